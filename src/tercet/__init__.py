@@ -1,0 +1,45 @@
+"""Tercet: embeddings learned with triplets, from a folder of files to a model, the evidence, and an index.
+
+    run = tercet.train("faces/", out="runs/faces")     # a folder with a subfolder for each class
+    run.evaluate("faces-test/")                        # classes that the model never saw
+    vectors = run.embed(["a.png", "b.png"])            # (2, D) float32
+
+Names are imported when they are first used, so that `import tercet` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "train": "tercet.run",
+    "Run": "tercet.run",
+    "load": "tercet.run",
+    "evaluate": "tercet.run",
+    "embed": "tercet.run",
+    "TripletLoss": "tercet.losses",
+    "triplet_margin_loss": "tercet.losses",
+    "Minkowski": "tercet.distances",
+}
+
+__all__ = ["train", "Run", "load", "evaluate", "embed", "TripletLoss", "triplet_margin_loss", "Minkowski"]
+
+if TYPE_CHECKING:
+    from tercet.distances import Minkowski
+    from tercet.losses import TripletLoss, triplet_margin_loss
+    from tercet.run import Run, embed, evaluate, load, train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tercet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

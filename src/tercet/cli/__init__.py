@@ -1,0 +1,73 @@
+"""The command line: one file a command, each a short call into the library.
+
+A command's module is imported when it is called, and imports torch when it runs, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tercet import __version__
+from tercet.errors import TercetError, suggest
+
+INTERRUPTED = 130
+
+COMMANDS = {
+    "train": "train an embedding on a folder of classes or a table",
+    "evaluate": "measure a run on data it never saw",
+    "embed": "write the embeddings of items to a Parquet file",
+    "index": "make items searchable",
+    "search": "find the items nearest to a query",
+    "verify": "same or different: two items, one answer",
+    "report": "write the run's HTML report anew",
+    "demo": "all of it on real photographs, in about two minutes",
+}
+
+EXAMPLES = """\
+a first run:
+  tercet demo                                      needs: pip install 'tercet[demo]'
+  tercet train faces/ --out runs/faces             faces/ has a subfolder for each person
+  tercet evaluate runs/faces --data faces-test/
+  tercet verify runs/faces a.png b.png
+
+'tercet COMMAND --help' tells more. Exit codes: 0 success; 1 verify says different; 2 wrong input, nothing lost;
+130 stopped by Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _write(_help())
+    if words[0] == "--version":
+        return _write(f"tercet {__version__}")
+    if words[0] not in COMMANDS:
+        return _fail(f"there is no command {words[0]!r}.{suggest(words[0], COMMANDS)} Commands: {', '.join(COMMANDS)}.")
+    try:
+        module = importlib.import_module(f"tercet.cli.{words[0]}")
+        return module.main(words[1:])
+    except TercetError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; a training that had begun goes on with --resume.", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        sys.stderr.close()
+        return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items())
+    return f"usage: tercet COMMAND ...\n\nEmbeddings learned with triplets.\n\ncommands:\n{listed}\n\n{EXAMPLES}"
+
+
+def _write(text: str) -> int:
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _fail(message: str, code: int = 2) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code

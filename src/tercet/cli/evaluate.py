@@ -1,0 +1,84 @@
+"""tercet evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from tercet.cli.console import Json, ReadOptions, figure, parse, reporter, show, show_json
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run on labelled data, pairs or triplets that it never saw.
+
+    Retrieval (recall@k, R-precision, MAP@R) and verification (ROC, AUC, EER, TAR at FAR, and the errors at the
+    threshold that training calibrated), each with a 95 % interval, beside the same figures of the raw inputs. They go
+    to metrics.json and into the report.
+
+        tercet evaluate runs/faces --data faces-test/
+    """
+
+    run: Positional[str]
+    """The run folder."""
+
+    data: str
+    """A folder, a table, triplets or pairs, in the form of the training data."""
+
+    name: str = "test"
+    """What to call the figures; those of an earlier evaluation of that name are replaced."""
+
+    baseline: bool = True
+    """Measure the raw inputs (pixels, TF-IDF, standardised columns) as well."""
+
+    form: Literal["labels", "triplets", "pairs", "marked-pairs"] | None = None
+    """What says which items are alike; found out when left open."""
+
+    read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
+
+    json: Json = False
+
+
+def main(words: Sequence[str]) -> int:
+    """Evaluate as the words say; the exit code."""
+    command = parse(Evaluate, words)
+    from tercet.run import load
+
+    run = load(command.run)
+    options = {**dataclasses.asdict(command.read), "form": command.form}
+    found = run.evaluate(
+        command.data, name=command.name, baseline=command.baseline, reporter=reporter(command.json), **options
+    )
+    run.report()
+    if command.json:
+        figures = {key: value for key, value in run.metrics.items() if not key.startswith("validation.")}
+        show_json(figures)
+        return 0
+    raw = "baseline" if command.name == "test" else f"{command.name}-baseline"
+    show(table(run.metrics, command.name, raw if command.baseline else None))
+    for note in found.notes:
+        show(f"note: {note}")
+    show(f"report: {run.path / 'report.html'}")
+    return 0
+
+
+SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "far", "frr", "recall_at_1", "r_precision", "map_at_r",
+         "triplet_accuracy")  # fmt: skip
+
+
+def table(metrics: dict[str, object], name: str, baseline: str | None) -> str:
+    """Before and after, a line for each metric, with intervals."""
+    columns = [column for column in (baseline, name) if column]
+    lines = ["".join(f"{word:<24}" for word in ("", *columns)).rstrip()]
+    for metric in SHOWN:
+        values = [metrics.get(f"{column}.{metric}") for column in columns]
+        if all(value is None for value in values):
+            continue
+        cells = [figure(metrics.get(key), metrics.get(f"{key}_interval"))  # type: ignore[arg-type]
+                 for key in (f"{column}.{metric}" for column in columns)]  # fmt: skip
+        lines.append("".join(f"{word:<24}" for word in (metric, *cells)).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""tercet search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from tercet.cli.console import Json, parse, show, show_json
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find the items of an index that are nearest to a query.
+
+    tercet search photos.index query.png -k 10
+    """
+
+    index: Positional[str]
+    """The index that `tercet index` wrote."""
+
+    query: Positional[str]
+    """An image, a text in quotes, or the numbers of a table row as "5.1,3.5,1.4,0.2"."""
+
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    """How many to find."""
+
+    run: str | None = None
+    """The run folder, if it is no longer where the index was made."""
+
+    json: Json = False
+
+
+def main(words: Sequence[str]) -> int:
+    """Search as the words say; the exit code."""
+    command = parse(Search, words)
+    from tercet.index import Index
+    from tercet.run import load
+
+    index = Index.open(Path(command.index))
+    run = load(command.run or index.run)
+    index.check_weights(run.weights)
+    found = index.search(run.embed([run.parse_item(command.query)]), command.k)[0]
+    if command.json:
+        show_json([asdict(one) for one in found])
+        return 0
+    for rank, one in enumerate(found, start=1):
+        label = "" if one.label is None else f"  {one.label}"
+        show(f"{rank:>3}  {one.distance:.4f}  {one.name}{label}")
+    return 0

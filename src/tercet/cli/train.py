@@ -1,0 +1,129 @@
+"""tercet train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+
+from tercet.cli.console import Json, figure, parse, reporter, show, show_json
+from tercet.data.options import Augmentation
+from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions
+from tercet.training.config import (
+    BatchOptions,
+    Config,
+    DataOptions,
+    LossOptions,
+    TrainingOptions,
+    read_config,
+    read_partial_config,
+)
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an embedding, and leave a run folder with the model, its figures and a report.
+
+    What SOURCE holds is found out and said aloud. Everything has a default, so that this is enough:
+
+        tercet train faces/ --out runs/faces
+    """
+
+    source: Positional[str]
+    """A folder with a subfolder for each class (images, or .txt files); or a table (.csv, .tsv, .jsonl, .parquet) with
+    a label column and a column of paths or texts, or columns of numbers; or a table of triplets (anchor, positive,
+    negative) or of pairs."""
+
+    out: str
+    """The run folder to write; it must not exist yet, unless --resume."""
+
+    config: str | None = None
+    """A config.toml to start from, of another run or your own with only some of the settings. Options overrule it."""
+
+    resume: FlagCreatePairsOff[bool] = False
+    """Go on with the run in --out from its newest checkpoint, or start it if there is none."""
+
+    json: Json = False
+
+    data: OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    loss: OmitArgPrefixes[LossOptions] = field(default_factory=LossOptions)
+    batch: OmitArgPrefixes[BatchOptions] = field(default_factory=BatchOptions)
+    training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
+    image: ImageOptions = field(default_factory=ImageOptions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    text: TextOptions = field(default_factory=TextOptions)
+    tabular: TabularOptions = field(default_factory=TabularOptions)
+
+
+def main(words: Sequence[str]) -> int:
+    """Train as the words say; the exit code."""
+    command = parse(Train, words, default=_defaults(words))
+    from tercet.run import train_request
+    from tercet.training.session import Request
+
+    request = Request(
+        source=command.source, data=command.data, loss=command.loss, batch=command.batch,
+        augmentation=command.augmentation, training=command.training,
+        encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
+    )  # fmt: skip
+    run, reason = train_request(request, Path(command.out), command.resume, reporter(command.json))
+    metrics = run.metrics
+    if command.json:
+        show_json({"run": str(run.path), "ended": reason, "metrics": metrics})
+    else:
+        show(_summary(run.path, metrics))
+    return INTERRUPTED if reason == "interrupted" else 0
+
+
+def _defaults(words: Sequence[str]) -> Train | None:
+    """The defaults that --config or --resume puts in place of Tercet's own."""
+    out, named = _value_of(words, "--out"), _value_of(words, "--config")
+    if "--resume" in words and out and (Path(out) / "config.toml").exists():
+        return _from_config(read_config(Path(out) / "config.toml"), out)
+    if named:
+        return _from_config(read_partial_config(Path(named)), out)
+    return None
+
+
+def _from_config(config: Config, out: str | None) -> Train:
+    missing: Any = tyro.MISSING
+    encoder = config.encoder
+    return Train(
+        source=config.source or missing, out=out or missing, data=config.data, loss=config.loss, batch=config.batch,
+        training=config.training, augmentation=config.augmentation,
+        image=encoder if isinstance(encoder, ImageOptions) else ImageOptions(),
+        text=encoder if isinstance(encoder, TextOptions) else TextOptions(),
+        tabular=encoder if isinstance(encoder, TabularOptions) else TabularOptions(),
+    )  # fmt: skip
+
+
+def _value_of(words: Sequence[str], flag: str) -> str | None:
+    """The value of a flag that is needed before the words can be parsed."""
+    for position, word in enumerate(words):
+        if word == flag and position + 1 < len(words):
+            return words[position + 1]
+        if word.startswith(flag + "="):
+            return word[len(flag) + 1 :]
+    return None
+
+
+def _summary(path: Path, metrics: dict[str, Any]) -> str:
+    named = ("map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy")
+    found = [
+        f"  {name:<17} {figure(metrics[key], metrics.get(key + '_interval'))}"
+        for name in named
+        if (key := f"validation.{name}") in metrics
+    ]
+    return "\n".join([
+        "on the validation data, with 95 % intervals (optimistic: it chose the checkpoint and the threshold):",
+        *found,
+        f"run     {path}",
+        f"report  {path / 'report.html'}",
+        f"next    tercet evaluate {path} --data DATA-IT-NEVER-SAW",
+    ])  # fmt: skip

@@ -1,0 +1,226 @@
+"""What the columns of a table mean: labels, features, texts, paths, sides of triplets and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tercet.data.tablefiles import Table
+from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
+from tercet.errors import DataError, InputError
+
+LABELS = (
+    "label", "labels", "class", "class_name", "class_id", "category", "target", "y", "species", "variety",
+    "breed", "genus", "topic", "identity", "person", "person_id", "pid", "subject", "subject_id", "speaker",
+    "author", "writer",
+)  # fmt: skip
+TEXTS = (
+    "text", "sentence", "document", "description", "body", "content", "review", "comment", "message",
+    "question", "query", "title", "word",
+)  # fmt: skip
+PATHS = ("path", "image", "file", "filename", "image_path", "file_path", "filepath", "img")
+ROW_NUMBERS = ("id", "index", "row", "row_id", "uid", "rowid")
+TRIPLET = ("anchor", "positive", "negative")
+PAIRS = (
+    ("anchor", "positive"), ("left", "right"), ("a", "b"), ("first", "second"), ("text1", "text2"),
+    ("sentence1", "sentence2"), ("image1", "image2"), ("path1", "path2"), ("query", "document"),
+)  # fmt: skip
+MARKS = ("similar", "same", "label", "score")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a table mean."""
+
+    form: str
+    kind: str
+    columns: tuple[str, ...]
+    label: str | None
+    """The column of labels, or of marks for marked pairs."""
+
+    def unused(self, table: Table) -> list[str]:
+        """Columns that mean nothing here."""
+        return [name for name in table.columns if name not in self.columns and name != self.label]
+
+
+def find_layout(table: Table, wishes: Wishes) -> Layout:
+    """What the columns mean; what the user says overrules what is found.
+
+    Raises:
+        DataError: it cannot be told, or a named column is missing; the message lists the columns.
+    """
+    for name in wishes.columns or ():
+        table.column(name, "--columns")
+    if wishes.label is not None:
+        table.column(wishes.label, "--label")
+    sides = _find_sides(table, wishes)
+    if sides is not None:
+        return _tuple_layout(table, sides, wishes)
+    label = _find_label(table, wishes)
+    kind, columns = _find_items(table, wishes, label)
+    return Layout("items" if label is None else "labels", kind, columns, label)
+
+
+def _named(table: Table, words: Sequence[str]) -> list[str]:
+    """The columns with one of these names, whatever the case."""
+    return [name for name in table.columns if name.strip().lower() in words]
+
+
+def _find_sides(table: Table, wishes: Wishes) -> tuple[str, ...] | None:
+    """The columns of a triplet or a pair, or None if the table is one of items."""
+    count = {"triplets": 3, "pairs": 2, "marked-pairs": 2, "labels": 0, "items": 0}.get(wishes.form or "")
+    if count == 0:
+        return None
+    if wishes.columns is not None and count is not None:
+        if len(wishes.columns) != count:
+            raise InputError(f"--columns names {len(wishes.columns)} columns; --form {wishes.form} needs {count}.")
+        return wishes.columns
+    if wishes.columns is None:
+        lower = {name.strip().lower(): name for name in table.columns}
+        for words in (TRIPLET, *PAIRS):
+            fits = count in (None, len(words)) and all(word in lower for word in words)
+            if fits and (count is not None or words[0] == "anchor" or not _any_numbers(table, words, lower)):
+                return tuple(lower[word] for word in words)
+    if count is not None:
+        raise DataError(
+            f"{table.source}: no columns of {wishes.form} found; expected are {', '.join(TRIPLET[:count])}. "
+            f"Its columns are {table.listed()}; say which with --columns."
+        )
+    return None
+
+
+def _any_numbers(table: Table, words: Sequence[str], lower: dict[str, str]) -> bool:
+    return any(is_numeric(table, lower[word]) for word in words)
+
+
+def _tuple_layout(table: Table, sides: tuple[str, ...], wishes: Wishes) -> Layout:
+    numeric = [name for name in sides if is_numeric(table, name)]
+    if numeric or wishes.kind == "tabular":
+        raise DataError(
+            f"{table.source}: triplets and pairs are of texts or of paths to images, but column "
+            f"{(numeric or sides)[0]!r} holds numbers. Give rows of features with a label instead (--form "
+            f"labels)."
+        )
+    kind = wishes.kind or ("image" if all(holds_paths(table, name) for name in sides) else "text")
+    if len(sides) == 3:
+        return Layout("triplets", kind, sides, None)
+    mark = None if wishes.form == "pairs" else wishes.label or _find_mark(table, sides)
+    if wishes.form == "marked-pairs" and mark is None:
+        raise DataError(
+            f"{table.source}: no column marks the pairs as similar or not (1 or 0); expected is one of "
+            f"{', '.join(MARKS)}. Its columns are {table.listed()}; say which with --label."
+        )
+    return Layout("pairs" if mark is None else "marked-pairs", kind, sides, mark)
+
+
+def _find_mark(table: Table, sides: tuple[str, ...]) -> str | None:
+    found = [name for name in _named(table, MARKS) if name not in sides]
+    if len(found) > 1:
+        raise DataError(
+            f"{table.source}: the columns {', '.join(found)} could all mark the pairs as similar or not. "
+            f"Say which with --label, or --form pairs if none does."
+        )
+    return found[0] if found else None
+
+
+def _find_label(table: Table, wishes: Wishes) -> str | None:
+    if wishes.form == "items":
+        return None
+    if wishes.label is not None:
+        return wishes.label
+    found = [name for name in _named(table, LABELS) if name not in (wishes.columns or ())]
+    if len(found) == 1:
+        return found[0]
+    if not wishes.labelled:
+        return None
+    problem = f"the columns {', '.join(found)} could all be the labels" if found else "no column of labels found"
+    raise DataError(f"{table.source}: {problem}. Its columns are {table.listed()}; say which with --label.")
+
+
+def _find_items(table: Table, wishes: Wishes, label: str | None) -> tuple[str, tuple[str, ...]]:
+    """The kind of the items, and the columns that hold them."""
+    free = wishes.columns or tuple(
+        name for name in table.columns if name != label and (label or name not in _named(table, LABELS))
+    )
+    if not free:
+        raise DataError(f"{table.source} holds nothing but the labels in {label!r}.")
+    if wishes.kind == "tabular":
+        _check_numbers(table, free, "--kind tabular")
+        return "tabular", _features(table, free, wishes)
+    numeric = [name for name in free if is_numeric(table, name)]
+    other = [name for name in free if name not in numeric]
+    if wishes.kind is None and not other:
+        return "tabular", _features(table, free, wishes)
+    if wishes.kind is None:
+        _check_nearly_numbers(table, other)
+    paths = [name for name in other if holds_paths(table, name)]
+    kind = wishes.kind or ("image" if paths else "text")
+    if kind == "image" and (paths or wishes.kind is None):
+        return "image", (_only(table, paths, PATHS, "paths to images"),)
+    texts = other or list(free)
+    if wishes.kind is None and wishes.columns is None and numeric and not _named(table, TEXTS):
+        raise DataError(
+            f"{table.source}: {', '.join(numeric)} hold numbers and {', '.join(texts)} text. Say which are "
+            f"meant: --columns {' '.join(numeric)}, or --columns {texts[0]}."
+        )
+    words, what = (PATHS, "paths to images") if kind == "image" else (TEXTS, "texts")
+    return kind, (_only(table, texts, words, what),)
+
+
+def _features(table: Table, free: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
+    """The feature columns; a column that only numbers the rows would be a feature by mistake."""
+    if wishes.columns is None:
+        for name in _named(table, ROW_NUMBERS):
+            values, _ = table.numbers(name)
+            if name in free and len(np.unique(values)) == len(table) > 1:
+                others = [other for other in free if other != name]
+                raise DataError(
+                    f"{table.source}: column {name!r} seems to number the rows, and would be taken as a "
+                    f"feature. Name the features: --columns {' '.join(others)}"
+                )
+    return tuple(free)
+
+
+def _only(table: Table, found: Sequence[str], words: Sequence[str], what: str) -> str:
+    """The one column that is meant: the only one, or the only one with a usual name."""
+    usual = [name for name in found if name.strip().lower() in words]
+    if len(found) == 1 or len(usual) == 1:
+        return usual[0] if len(usual) == 1 else found[0]
+    raise DataError(
+        f"{table.source}: the columns {', '.join(found)} could all hold the {what}. Say which with --columns."
+    )
+
+
+def _check_numbers(table: Table, columns: Sequence[str], because: str) -> None:
+    """Raise for the first cell that holds text where numbers are meant."""
+    for name in columns:
+        _, wrong = table.numbers(name)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"{table.source}, {table.place(row)}, column {name!r}: {table.texts(name)[row]!r} is not a "
+                f"number ({because}). Correct it, or leave the column out with --columns."
+            )
+
+
+def _check_nearly_numbers(table: Table, columns: Sequence[str]) -> None:
+    """A column of numbers with a few other words is a mistake to report, not a column of texts."""
+    for name in columns:
+        values, wrong = table.numbers(name)
+        if np.isfinite(values).sum() > wrong.sum() > 0:
+            _check_numbers(table, [name], "most of the column's cells are numbers")
+
+
+def is_numeric(table: Table, name: str) -> bool:
+    """Whether a column holds numbers, at least one, and no other text."""
+    values, wrong = table.numbers(name)
+    return not wrong.any() and not bool(np.isnan(values).all())
+
+
+def holds_paths(table: Table, name: str) -> bool:
+    """Whether every filled cell of a column ends like the name of an image."""
+    filled = [value for value in table.texts(name) if value]
+    return bool(filled) and all(Path(value).suffix.lower() in IMAGE_SUFFIXES for value in filled)

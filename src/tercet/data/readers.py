@@ -1,0 +1,93 @@
+"""Reads whatever the user has into records: a folder, a file, a table, or Python objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tercet.data.folders import read_folder, read_image, read_lines
+from tercet.data.objects import read_objects
+from tercet.data.records import Records
+from tercet.data.tables import read_table
+from tercet.data.wishes import FORMS, IMAGE_SUFFIXES, KINDS, TABLE_SUFFIXES, Wishes
+from tercet.errors import DataError, InputError, check_choice, suggest
+
+
+def read(
+    source: Any,
+    *,
+    kind: str | None = None,
+    form: str | None = None,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    root: str | Path | None = None,
+    labelled: bool = True,
+) -> Records:
+    """Records of a folder, a file or Python objects.
+
+    Args:
+        source: a folder with a subfolder for each class (of images, or of .txt files); a table (.csv, .tsv,
+            .jsonl, .parquet) with labels, triplets or pairs; an image; a .txt file with a text a line. From
+            Python
+            also: a list of paths, texts or Pillow images; an array of shape (N, F); a tuple of either and its
+            labels; a torch Dataset that gives (input, label); or `Records`, which are returned as they are.
+        kind: "image", "text" or "tabular", instead of what is found.
+        form: "labels", "triplets", "pairs", "marked-pairs" or "items" (unlabelled), instead of what is found.
+        label: the column that holds the labels (for marked pairs: the marks).
+        columns: the columns that hold the items: the features, the path or text, or the sides of triplets or
+            pairs.
+        root: the folder that paths in a table start from; otherwise the table's own folder, then the current
+            one.
+        labelled: whether labels, triplets or pairs are needed. If not, labels are still taken where they are
+            plain.
+
+    Raises:
+        DataError: the data cannot be used; the message names the file and the row or line.
+        InputError: an argument that is not allowed.
+    """
+    if isinstance(source, Records):
+        return source
+    if kind is not None:
+        check_choice("--kind", kind, KINDS)
+    if form is not None:
+        check_choice("--form", form, FORMS)
+    named = None if columns is None else tuple(columns)
+    wishes = Wishes(kind, form, label, named, None if root is None else Path(root), labelled and form != "items")
+    if isinstance(source, str | os.PathLike):
+        return _read_path(Path(source), str(source), wishes)
+    return read_objects(source, wishes)
+
+
+def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
+    if not path.exists():
+        raise DataError(f"{source} does not exist.{_near(path)}")
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES and path.is_file():
+        return read_table(path, source, wishes)
+    _refuse_table_options(source, wishes)
+    if path.is_dir():
+        return read_folder(path, source, wishes)
+    if suffix in IMAGE_SUFFIXES:
+        return read_image(path, source, wishes)
+    if suffix == ".txt":
+        return read_lines(path, source, wishes)
+    raise DataError(
+        f"{source} is a file of a type that is not read ({suffix or 'no ending'}). Allowed are a folder, an "
+        f"image, a .txt file with a text a line, and the tables {', '.join(TABLE_SUFFIXES)}."
+    )
+
+
+def _near(path: Path) -> str:
+    """The likely name beside a missing path, or what is missing above it."""
+    if not path.parent.is_dir():
+        return f" Neither does {path.parent}."
+    return suggest(path.name, [entry.name for entry in path.parent.iterdir()])
+
+
+def _refuse_table_options(source: str, wishes: Wishes) -> None:
+    given = {"--label": wishes.label, "--columns": wishes.columns, "--root": wishes.root}
+    named = [option for option, value in given.items() if value is not None]
+    if named:
+        raise InputError(f"{' and '.join(named)} can only be given for a table; {source} is none.")

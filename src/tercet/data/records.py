@@ -1,0 +1,196 @@
+"""Records: the items of a data set with their labels, triplets or pairs, whatever they were read from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet.errors import DataError
+
+NOUNS = {"image": "image", "text": "text", "tabular": "row", "tensor": "item"}
+NAME_LENGTH = 60  # characters of a text that name it in reports
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Items of one kind with their labels, triplets or pairs (N items, F features, T triplets or pairs)."""
+
+    kind: str
+    """"image", "text", "tabular" or "tensor"."""
+    items: Any
+    """Image: paths (or Pillow images, or uint8 arrays). Text: str. Tabular: float32 array of shape (N, F).
+    Tensor: a torch Dataset that gives the input of item i."""
+    names: Sequence[str]
+    """What to call item i in reports and indexes."""
+    labels: np.ndarray | None
+    """int64 codes into `classes`, of shape (N,); None for unlabelled items, triplets and pairs."""
+    classes: tuple[str, ...]
+    tuples: np.ndarray | None
+    """int64 positions in `items`, of shape (T, 3): anchor, positive, negative; or (T, 2): pairs."""
+    similar: np.ndarray | None
+    """bool of shape (T,), for pairs marked similar or not."""
+    columns: tuple[str, ...]
+    """Names of the F feature columns of a table of numbers."""
+    skipped: tuple[Skipped, ...]
+    source: str
+    """As the user gave it."""
+    description: str
+    """One sentence, said aloud before training."""
+
+    @property
+    def form(self) -> str:
+        """One of "labels", "triplets", "pairs", "marked-pairs" and "items"."""
+        if self.labels is not None:
+            return "labels"
+        if self.tuples is None:
+            return "items"
+        if self.tuples.shape[1] == 3:
+            return "triplets"
+        return "pairs" if self.similar is None else "marked-pairs"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, indices: Iterable[int]) -> Records:
+        """The items at these positions, in this order; classes that are no longer present are dropped.
+
+        Raises:
+            DataError: the records hold triplets or pairs (see `take_tuples`).
+        """
+        if self.tuples is not None:
+            raise DataError(f"{self.source} holds {self.form}: take rows of them with take_tuples().")
+        chosen = self._pick(np.asarray(list(indices), dtype=np.int64))
+        return chosen.described(f"taken from {self.source}")
+
+    def take_tuples(self, rows: Iterable[int]) -> Records:
+        """These rows of triplets or pairs, with the items that they use.
+
+        Raises:
+            DataError: the records hold neither.
+        """
+        if self.tuples is None:
+            raise DataError(f"{self.source} holds neither triplets nor pairs: take items with take().")
+        chosen = self._pick_tuples(np.asarray(list(rows), dtype=np.int64))
+        return chosen.described(f"taken from {self.source}")
+
+    def without(self, bad: Iterable[tuple[int, str]]) -> Records:
+        """The records without these items (position, reason) and without any triplet or pair that uses them.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        reasons = dict(bad)
+        if not reasons:
+            return self
+        kept = np.setdiff1d(np.arange(len(self), dtype=np.int64), list(reasons))
+        if self.tuples is None:
+            left = self._pick(kept)
+        else:
+            left = self._pick_tuples(np.flatnonzero(np.isin(self.tuples, kept).all(axis=1)))
+        skipped = self.skipped + tuple(Skipped(self.names[i], reason) for i, reason in reasons.items())
+        if len(left) == 0:
+            raise DataError(f"{self.source}: nothing is left of {self.count()}. {listed(skipped)}")
+        return replace(left, skipped=skipped).described(f"left of {self.count()} in {self.source}")
+
+    def fingerprints(self) -> np.ndarray:
+        """int64 hashes of the items' content, of shape (N,): equal content, equal hash, whatever the name."""
+        hashes = [_fingerprint(self.kind, self.items[i]) for i in range(len(self))]
+        return np.array(hashes, dtype=np.int64)
+
+    def image_shape(self) -> tuple[tuple[int, int], int]:
+        """The automatic ((height, width), channels) of these images; see `images.describe_images`."""
+        from tercet.data.images import describe_images
+
+        return describe_images(self.items)
+
+    def count(self) -> str:
+        """How much there is, in words: "400 images in 40 classes"."""
+        words = plural(len(self), NOUNS[self.kind])
+        if self.labels is not None:
+            return f"{words} in {plural(len(self.classes), 'class')}"
+        if self.tuples is None:
+            return words
+        what = {"triplets": "triplet", "pairs": "pair", "marked-pairs": "marked pair"}[self.form]
+        return f"{plural(len(self.tuples), what)} of {words}"
+
+    def described(self, how: str) -> Records:
+        """The records with their description: how much there is, and how it was given."""
+        return replace(self, description=f"{self.count()} ({how})")
+
+    def _pick(self, positions: np.ndarray) -> Records:
+        labels, classes = self.labels, self.classes
+        if labels is not None:
+            present, labels = np.unique(labels[positions], return_inverse=True)
+            labels, classes = labels.astype(np.int64), tuple(classes[code] for code in present)
+        names = [self.names[i] for i in positions]
+        items = _pick_items(self.items, positions)
+        return replace(self, items=items, names=names, labels=labels, classes=classes)
+
+    def _pick_tuples(self, rows: np.ndarray) -> Records:
+        assert self.tuples is not None
+        used, tuples = np.unique(self.tuples[rows], return_inverse=True)
+        tuples = tuples.reshape(-1, self.tuples.shape[1]).astype(np.int64)
+        similar = None if self.similar is None else self.similar[rows]
+        return replace(self._pick(used.astype(np.int64)), tuples=tuples, similar=similar)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count in words: "1 class", "1,200 classes"."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def shorten(text: str) -> str:
+    """A text on one line, cut to `NAME_LENGTH` characters to serve as a name."""
+    line = " ".join(text.split())
+    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+
+
+def listed(skipped: Sequence[Skipped], at_most: int = 3) -> str:
+    """The first few of what was skipped, with reasons, and how many more there are."""
+    shown = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:at_most])
+    more = len(skipped) - at_most
+    return f"{shown}; and {more:,} more." if more > 0 else f"{shown}."
+
+
+def encode_labels(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as int64 codes of shape (N,), and the classes in order (of number, if all are numbers)."""
+    classes = sorted(set(names))
+    if all(name.lstrip("-").isdecimal() for name in classes):
+        classes.sort(key=lambda name: (int(name), name))
+    code = {name: number for number, name in enumerate(classes)}
+    return np.array([code[name] for name in names], dtype=np.int64), tuple(classes)
+
+
+def _pick_items(items: Sequence[Any], positions: np.ndarray) -> Sequence[Any]:
+    if isinstance(items, np.ndarray):
+        return items[positions]
+    if isinstance(items, list):
+        return [items[i] for i in positions]
+    from torch.utils.data import Subset
+
+    return Subset(items, positions.tolist())  # type: ignore[arg-type, return-value]
+
+
+def _fingerprint(kind: str, item: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(_content(kind, item), digest_size=8).digest(), "little", signed=True)
+
+
+def _content(kind: str, item: Any) -> bytes:
+    if isinstance(item, str):
+        return Path(item).read_bytes() if kind == "image" else item.encode()
+    array = np.ascontiguousarray(np.asarray(item))
+    return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()

@@ -1,0 +1,224 @@
+"""Opens tables: CSV, TSV and Parquet by pyarrow, JSON lines by json (it names a bad line)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tercet.data.folders import decode_utf8
+from tercet.errors import DataError, suggest
+
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))  # lower case: no value
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of one length, each a pyarrow array of text, numbers or truth values."""
+
+    source: str
+    columns: dict[str, Any]
+    lines: Sequence[int] | None = None
+    """Line of each row in the file, where it is known (JSON lines)."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def place(self, row: int) -> str:
+        """Where a row is, for messages and names: "line 12", or "row 12" counted from 1 below the header."""
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+
+    def column(self, name: str, option: str) -> Any:
+        """The named column, or an error that lists the columns there are."""
+        if name not in self.columns:
+            raise DataError(
+                f"{self.source} has no column {name!r} ({option}); its columns are {self.listed()}."
+                f"{suggest(name, self.columns)}"
+            )
+        return self.columns[name]
+
+    def listed(self) -> str:
+        """The columns, for messages."""
+        return ", ".join(self.columns)
+
+    def texts(self, name: str) -> list[str | None]:
+        """A column as text; whole numbers lose their ".0"."""
+        return [_as_text(value) for value in self.columns[name].to_pylist()]
+
+    def filled_texts(self, name: str) -> list[str]:
+        """A column as text, where an empty cell is an error."""
+        values = self.texts(name)
+        for row, value in enumerate(values):
+            if value is None or not value.strip():
+                raise DataError(
+                    f"{self.source}, {self.place(row)}, column {name!r}: the cell is empty. Fill it in or "
+                    f"remove the row."
+                )
+        return [str(value) for value in values]
+
+    @cached_property
+    def _numbers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {}
+
+    def numbers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A column as float64, NaN for no number; and whether each cell holds text that is no number."""
+        if name not in self._numbers:
+            self._numbers[name] = _as_numbers(self.columns[name])
+        return self._numbers[name]
+
+
+def load_table(path: Path, source: str) -> Table:
+    """The table in a file, with its columns checked.
+
+    Raises:
+        DataError: not readable, no rows, no columns, or columns without a name or with the same name.
+    """
+    loaders = {".csv": _load_csv, ".tsv": _load_csv, ".jsonl": _load_jsonl, ".parquet": _load_parquet}
+    table = loaders[path.suffix.lower()](path, source)
+    if not table.columns or len(table) == 0:
+        raise DataError(f"{source} holds no rows{', only a header' if table.columns else ''}.")
+    return table
+
+
+def _load_csv(path: Path, source: str) -> Table:
+    import pyarrow.csv
+
+    text = decode_utf8(path.read_bytes(), source)
+    if not text.strip():
+        raise DataError(f"{source} is empty.")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = _header(text, delimiter)
+    if header == _header(text, "\t") and ";" in text.split("\n", 1)[0] and len(header) == 1:
+        delimiter, header = (
+            ";",
+            _header(text, ";"),
+        )  # one column by commas and by tabs: separated by semicolons
+    _check_header(header, source)
+    if "\n" not in text.strip("\r\n"):
+        raise DataError(f"{source} holds no rows, only a header.")
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(text.encode()),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=max(1 << 20, len(text.encode()) + 1)),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as cause:
+        raise DataError(f"{source} cannot be read: {cause}. (Row 1 is the header.)") from None
+    return Table(source, dict(zip(table.column_names, table.columns, strict=True)))
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    return next(csv.reader(io.StringIO(text), delimiter=delimiter))
+
+
+def _check_header(header: Sequence[str], source: str) -> None:
+    twice = [name for name, count in Counter(header).items() if count > 1 and name.strip()]
+    if twice:
+        raise DataError(f"{source} has several columns of the name {', '.join(map(repr, twice))}; rename them.")
+    unnamed = [str(place) for place, name in enumerate(header, start=1) if not name.strip()]
+    if unnamed:
+        raise DataError(
+            f"{source}: column {', '.join(unnamed)} has no name in the header; give it one, or remove it if "
+            f"it only counts the rows."
+        )
+
+
+def _load_jsonl(path: Path, source: str) -> Table:
+    text = decode_utf8(path.read_bytes(), source)
+    rows: list[dict[str, Any]] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            rows.append(_parse_json(line, f"{source}:{number}"))
+            lines.append(number)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _json_column([row.get(name) for row in rows], name, lines, source) for name in names}
+    return Table(source, columns, lines)
+
+
+def _parse_json(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as cause:
+        raise DataError(f"{place}: not valid JSON ({cause.msg}, column {cause.colno}).") from None
+    if not isinstance(row, dict):
+        raise DataError(f'{place}: expected an object such as {{"text": …, "label": …}}, found {line.strip()[:40]}.')
+    return row
+
+
+def _json_column(values: list[Any], name: str, lines: Sequence[int], source: str) -> Any:
+    for line, value in zip(lines, values, strict=True):
+        if isinstance(value, list | dict):
+            raise DataError(f"{source}:{line}: {name!r} holds a {type(value).__name__}; allowed are text and numbers.")
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float}:
+        return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    return pa.array([_as_text(value) for value in values], pa.string())
+
+
+def _load_parquet(path: Path, source: str) -> Table:
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as cause:
+        raise DataError(f"{source} cannot be read as Parquet: {cause}.") from None
+    _check_header(table.column_names, source)
+    return Table(source, {name: _parquet_column(table[name], name, source) for name in table.column_names})
+
+
+def _parquet_column(column: Any, name: str, source: str) -> Any:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _parquet_column(column.cast(kind.value_type), name, source)
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return column
+    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return str(value)
+
+
+def _as_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        parsed = [_parse(value) for value in column.to_pylist()]
+        values = np.array([np.nan if value is None else value for value, _ in parsed], dtype=np.float64)
+        return values, np.array([other for _, other in parsed], dtype=bool)
+    values = np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=np.float64)
+    return values, np.zeros(len(values), dtype=bool)
+
+
+def _parse(text: str | None) -> tuple[float | None, bool]:
+    """The number in a cell, and whether the cell holds something else."""
+    word = "" if text is None else text.strip()
+    if word.lower() in MISSING:
+        return None, False
+    try:
+        return float(word), "_" in word  # Python reads 1_000 as a number; a table does not mean one
+    except ValueError:
+        return None, True

@@ -1,0 +1,163 @@
+"""Reads tables (.csv, .tsv, .jsonl, .parquet) into records: labelled items, triplets or pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tercet.data.columns import Layout, find_layout
+from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
+from tercet.data.tablefiles import Table, load_table
+from tercet.data.wishes import Wishes
+from tercet.errors import DataError
+
+MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+
+def read_table(path: Path, source: str, wishes: Wishes) -> Records:
+    """Records of a table; which column means what is found from names and contents, unless the user says."""
+    table = load_table(path, source)
+    layout = find_layout(table, wishes)
+    folders = [wishes.root] if wishes.root is not None else [path.parent, Path()]
+    if layout.form in ("triplets", "pairs", "marked-pairs"):
+        records = _read_tuples(table, layout, folders)
+    else:
+        labels, classes = (None, ()) if layout.label is None else _read_labels(table, layout.label, wishes)
+        read_rows = _read_numbers if layout.kind == "tabular" else _read_items
+        records = read_rows(table, layout, folders, labels, classes)
+    return records.described(f"{path.suffix[1:].lower()} table{_meaning(table, layout)}")
+
+
+def _meaning(table: Table, layout: Layout) -> str:
+    """Which columns mean what, said aloud."""
+    named = (layout.label,) if layout.form == "labels" else layout.columns
+    meant = f", {layout.form.replace('-', ' ')} in {', '.join(map(repr, named))}"
+    if len(named) > 3:
+        meant = f", {len(named)} columns of features"
+    unused = layout.unused(table)
+    return meant + (f"; not used: {', '.join(unused)}" if unused else "")
+
+
+def _read_labels(table: Table, column: str, wishes: Wishes) -> tuple[np.ndarray, tuple[str, ...]]:
+    names = table.texts(column)
+    for row, name in enumerate(names):
+        if name is None or not name.strip():
+            raise DataError(
+                f"{table.source}, {table.place(row)}, column {column!r}: the label is missing. "
+                f"Fill it in or remove the row."
+            )
+    labels, classes = encode_labels([str(name).strip() for name in names])
+    if wishes.labelled and len(classes) < 2:
+        raise DataError(
+            f"{table.source} holds a single class, {classes[0]!r} in column {column!r}; at least two are "
+            f"needed to tell apart."
+        )
+    return labels, classes
+
+
+def _read_numbers(
+    table: Table, layout: Layout, folders: Sequence[Path], labels: np.ndarray | None, classes: tuple[str, ...]
+) -> Records:
+    """A row an item: its numbers. Any that is missing or not finite is an error."""
+    features = np.stack([table.numbers(column)[0] for column in layout.columns], axis=1)
+    places = [table.place(row) for row in range(len(table))]
+    items = finite(features, layout.columns, table.source, places)
+    return Records(
+        "tabular", items, places, labels, classes, None, None, layout.columns, (), table.source, ""
+    )  # fmt: skip
+
+
+def finite(features: np.ndarray, columns: Sequence[str], source: str, places: Sequence[str]) -> np.ndarray:
+    """Features as float32; a value that is missing or that float32 cannot hold is an error."""
+    with np.errstate(over="ignore"):
+        items = features.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(items))
+    if len(bad) == 0:
+        return items
+    row, column = bad[0]
+    value = features[row, column]
+    reason = "is missing (NaN)" if np.isnan(value) else f"is {value:g}, which float32 cannot hold"
+    more = f" There are {len(bad):,} such values." if len(bad) > 1 else ""
+    raise DataError(
+        f"{source}, {places[row]}, column {columns[column]!r}: the value {reason}. "
+        f"Fill it in, remove the row, or leave the column out with --columns.{more}"
+    )
+
+
+def _read_items(
+    table: Table, layout: Layout, folders: Sequence[Path], labels: np.ndarray | None, classes: tuple[str, ...]
+) -> Records:
+    """A row an item: a text, or a path to an image."""
+    values = table.filled_texts(layout.columns[0])
+    if layout.kind == "text":
+        names = [shorten(value) for value in values]
+        return Records("text", values, names, labels, classes, None, None, (), (), table.source, "")
+    paths, missing = find_files(values, folders)
+    records = Records("image", paths, values, labels, classes, None, None, (), (), table.source, "")
+    return without_missing(records, missing, "say --root FOLDER for another")
+
+
+def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Records:
+    """A row a triplet or a pair. Equal texts, and paths to one file, are one item."""
+    sides = [table.filled_texts(column) for column in layout.columns]
+    values = [value for row in zip(*sides, strict=True) for value in row]
+    items, missing = find_files(values, folders) if layout.kind == "image" else (values, [])
+    first: dict[str, int] = {}
+    codes = np.array([first.setdefault(item, len(first)) for item in items], dtype=np.int64)
+    name_of = dict(zip(reversed(items), reversed(values), strict=True))
+    names = [name_of[item] if layout.kind == "image" else shorten(item) for item in first]
+    similar = None if layout.label is None else _read_marks(table, layout.label)
+    tuples = codes.reshape(-1, len(sides))
+    records = Records(layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "")
+    gone = sorted({int(codes[place]) for place in missing})
+    return without_missing(_without_contradictions(records, table), gone, "say --root FOLDER for another")
+
+
+def _without_contradictions(records: Records, table: Table) -> Records:
+    """Leave out triplets whose negative is the anchor or the positive itself: nothing can satisfy them."""
+    assert records.tuples is not None
+    if records.form != "triplets":
+        return records
+    wrong = (records.tuples[:, 2:] == records.tuples[:, :2]).any(axis=1)
+    if wrong.all():
+        raise DataError(f"{table.source}: in every triplet the negative is the anchor or the positive itself.")
+    reason = "the negative is the anchor or the positive itself"
+    skipped = tuple(Skipped(table.place(int(row)), reason) for row in np.flatnonzero(wrong))
+    return replace(records.take_tuples(np.flatnonzero(~wrong)), skipped=skipped) if skipped else records
+
+
+def _read_marks(table: Table, column: str) -> np.ndarray:
+    marks = table.texts(column)
+    for row, mark in enumerate(marks):
+        if (mark or "").strip().lower() not in MARKS:
+            raise DataError(
+                f"{table.source}, {table.place(row)}, column {column!r}: {mark!r} does not say whether the "
+                f"pair is similar; allowed are 1 and 0, or true and false. Name another column with --label, "
+                f"or say --form pairs if every pair is similar."
+            )
+    return np.array([MARKS[str(mark).strip().lower()] for mark in marks], dtype=bool)
+
+
+def find_files(values: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[int]]:
+    """The file that each path means, looked for in the folders in turn, and the places not found."""
+    paths, missing = [], []
+    for place, value in enumerate(values):
+        found = next((folder / value for folder in folders if (folder / value).is_file()), None)
+        paths.append(str(found or value))
+        if found is None:
+            missing.append(place)
+    return paths, missing
+
+
+def without_missing(records: Records, missing: Sequence[int], remedy: str) -> Records:
+    """Leave out images whose files are missing; if all are, that is an error."""
+    if missing and len(missing) == len(records):
+        gone = [Skipped(records.names[place], "no such file") for place in missing]
+        raise DataError(
+            f"{records.source}: none of the {plural(len(gone), 'image')} was found. {listed(gone)} "
+            f"Paths start from the table's folder or the current one; {remedy}."
+        )
+    return records.without((place, "no such file") for place in missing)

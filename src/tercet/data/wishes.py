@@ -1,0 +1,26 @@
+"""What the user may say about a source, and which files are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KINDS = ("image", "text", "tabular")
+FORMS = ("labels", "triplets", "pairs", "marked-pairs", "items")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",
+)  # fmt: skip
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said about the source, which overrules what is found there."""
+
+    kind: str | None = None
+    form: str | None = None
+    label: str | None = None
+    columns: tuple[str, ...] | None = None
+    root: Path | None = None
+    labelled: bool = True

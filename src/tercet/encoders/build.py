@@ -1,0 +1,140 @@
+"""Prepares, builds and rebuilds encoders.
+
+    options, assets = prepare(options, train)     # what the data or the pretrained folder decide
+    encoder = build(options, assets)              # random or pretrained weights
+    fit_buffers(encoder, train)                   # statistics of the training data, saved with the weights
+    encoder.save_assets(run / "encoder")
+
+and from a run alone: `build(options, assets, run / "encoder")`, then `load_state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from tercet.encoders import images, texts
+from tercet.encoders.base import Encoder
+from tercet.encoders.custom import build_custom
+from tercet.encoders.options import CustomOptions, EncoderOptions, ImageOptions, TabularOptions, TextOptions
+from tercet.encoders.tables import TableNetwork
+from tercet.errors import InputError
+
+Assets = dict[str, Any]
+
+
+class TrainingData(Protocol):
+    """What is asked of the training records."""
+
+    @property
+    def kind(self) -> str:
+        """One of "image", "text", "tabular" and "tensor"."""
+
+    @property
+    def items(self) -> Any:
+        """The items."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of features."""
+
+    def image_shape(self) -> tuple[tuple[int, int], int]:
+        """The automatic (height, width) and channels."""
+
+
+def prepare(options: EncoderOptions, records: TrainingData) -> tuple[EncoderOptions, Assets]:
+    """Options completed from the training data, and assets: plain JSON that replaces the data from then on.
+
+    Raises:
+        InputError: the data are of another kind than the encoder, or the weights do not fit.
+    """
+    if isinstance(options, CustomOptions):
+        return _prepare_custom(options, records), {}
+    if records.kind not in (options.input, "tensor"):
+        raise InputError(f"The data are of kind {records.kind!r}, the encoder is for {options.input!r}; choose one.")
+    if isinstance(options, ImageOptions):
+        return _prepare_images(options, records)
+    if records.kind == "tensor" and isinstance(options, TextOptions):
+        raise InputError("The dataset gives tensors, the encoder is for 'text'; give a list of texts and labels.")
+    if isinstance(options, TextOptions):
+        return _prepare_texts(options, records)
+    return options, {"columns": list(records.columns) or _number_columns(records.items)}
+
+
+def build(options: EncoderOptions, assets: Assets, folder: Path | None = None) -> Encoder:
+    """The encoder of completed options, in training mode; its random weights follow torch's seed.
+
+    Args:
+        options: from `prepare`.
+        assets: from `prepare`.
+        folder: where `save_assets` wrote its files. Given, nothing outside it is read, and the weights are
+            random until they are loaded; otherwise pretrained weights come from where the options say.
+    """
+    if isinstance(options, ImageOptions):
+        encoder = images.build_images(options, assets, folder)
+    elif isinstance(options, TextOptions):
+        encoder = texts.build_texts(options, assets, folder)
+    elif isinstance(options, TabularOptions):
+        encoder = TableNetwork(options, assets)
+    else:
+        encoder = build_custom(options)
+    return encoder.train()
+
+
+def fit_buffers(encoder: nn.Module, records: TrainingData) -> None:
+    """Set what an encoder keeps of the training data: the mean and deviation of features."""
+    if isinstance(encoder, TableNetwork):
+        rows = records.items
+        if not isinstance(rows, np.ndarray):
+            rows = np.stack([np.asarray(rows[place]) for place in range(len(rows))])
+        encoder.fit(torch.from_numpy(rows))
+
+
+def _prepare_images(options: ImageOptions, records: TrainingData) -> tuple[ImageOptions, Assets]:
+    assets: Assets = {}
+    if options.weights is not None:
+        size, channels, assets = images.describe_pretrained(options)
+        if options.channels not in (None, channels):
+            raise InputError(f"channels is {options.channels}, but {options.weights} takes {channels}.")
+    elif options.size is not None and options.channels is not None:
+        return options, assets
+    elif records.kind == "tensor":
+        shape = tuple(records.items[0].shape)
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise InputError(f"The dataset gives tensors of shape {shape}; images have (1 or 3, H, W).")
+        size, channels = (shape[1], shape[2]), shape[0]
+    else:
+        size, channels = records.image_shape()
+    return replace(options, size=options.size or size, channels=options.channels or channels), assets
+
+
+def _prepare_texts(options: TextOptions, records: TrainingData) -> tuple[TextOptions, Assets]:
+    if options.weights is not None:
+        pooling, limit = texts.describe_pretrained(options)
+        return replace(options, pooling=pooling, max_tokens=limit), {}  # type: ignore[arg-type]
+    vocabulary = texts.find_vocabulary(records.items, options.vocabulary)
+    completed = replace(options, pooling=options.pooling or "mean", max_tokens=options.max_tokens or texts.MAX_TOKENS)
+    return completed, {"vocabulary": vocabulary}
+
+
+def _prepare_custom(options: CustomOptions, records: TrainingData) -> CustomOptions:
+    if options.input not in (None, records.kind):
+        raise InputError(f"The data are of kind {records.kind!r}, the encoder's input is {options.input!r}.")
+    completed = replace(options, input=records.kind)  # type: ignore[arg-type]
+    if records.kind != "image" or (options.size is not None and options.channels is not None):
+        return completed
+    size, channels = records.image_shape()
+    return replace(completed, size=options.size or size, channels=options.channels or channels)
+
+
+def _number_columns(items: Sequence[Any]) -> list[str]:
+    shape = tuple(items[0].shape)
+    if len(shape) != 1:
+        raise InputError(f"The dataset gives tensors of shape {shape}; rows of numbers have (F,).")
+    return [f"feature {place + 1}" for place in range(shape[0])]

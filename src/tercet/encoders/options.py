@@ -1,0 +1,165 @@
+"""Options of the encoders, as a configuration file or the command line gives them. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from tercet.errors import InputError, check_choice
+
+Head = Literal["linear", "mlp", "none"]
+INPUTS = ("image", "text", "tabular", "tensor")
+
+
+def _check_positive(options: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; allowed is a whole number from 1 up.")
+
+
+def _check_weights(options: Any, *from_scratch: str) -> None:
+    """What is of the network from scratch must be left alone with weights, and the reverse."""
+    check_choice("head", options.head, ("linear", "mlp", "none"))
+    if options.weights is None:
+        if options.frozen:
+            raise InputError("frozen is set, but without weights there is nothing pretrained to freeze.")
+        if options.head == "none":
+            raise InputError("head is 'none', which needs weights: a network from scratch has 'linear' or 'mlp'.")
+        return
+    defaults = {one.name: one.default for one in fields(options)}
+    for name in from_scratch:
+        if getattr(options, name) != defaults[name]:
+            raise InputError(f"{name} is set, but it is of the network from scratch; with weights it does nothing.")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """An encoder of images: a small convolutional network from scratch, or a pretrained one."""
+
+    kind: ClassVar[str] = "image"
+    input: ClassVar[str] = "image"
+
+    dim: int = 128
+    """Length of an embedding."""
+    normalize: bool = True
+    """Scale embeddings to length 1."""
+    head: Head = "linear"
+    """What follows the network: a linear map, an MLP, or (with weights) nothing."""
+    weights: str | None = None
+    """Folder of a pretrained transformers vision model, or timm:NAME@FILE with a file of its weights."""
+    frozen: bool = False
+    """Train only the head and leave the pretrained weights as they are."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; otherwise found from the images, or given by the weights."""
+    channels: int | None = None
+    """1 for grey, 3 for colour; otherwise found from the images, or given by the weights."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image of other proportions is fitted: cut off, padded with black, or stretched."""
+    width: int = 16
+    """Channels of the first layer of the network from scratch; the later two have 2 and 4 times as many."""
+    grid: int = 4
+    """Parts on the longer side that the network from scratch tells apart; 1 forgets where things are."""
+
+    def __post_init__(self) -> None:
+        check_choice("fit", self.fit, ("crop", "pad", "stretch"))
+        _check_positive(self, "dim", "width", "grid")
+        _check_weights(self, "width", "grid")
+        if self.width % 8:
+            raise InputError(f"width is {self.width}; allowed is a multiple of 8.")
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"channels is {self.channels}; allowed are 1 and 3.")
+        if self.size is not None and min(self.size) < 8:
+            raise InputError(f"size is {self.size}; each side must be at least 8 pixels.")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """An encoder of texts: a bag of words from scratch, or a pretrained transformer."""
+
+    kind: ClassVar[str] = "text"
+    input: ClassVar[str] = "text"
+
+    dim: int = 128
+    """Length of an embedding."""
+    normalize: bool = True
+    """Scale embeddings to length 1."""
+    head: Head = "linear"
+    """What follows the pooled words: a linear map, an MLP, or (with weights) nothing."""
+    weights: str | None = None
+    """Folder of a pretrained transformers or sentence-transformers model."""
+    frozen: bool = False
+    """Train only the head and leave the pretrained weights as they are."""
+    pooling: Literal["mean", "max", "first"] | None = None
+    """How words become a text (first: the first token, with weights only); otherwise as the weights say, "
+    "or mean."""
+    max_tokens: int | None = None
+    """Words or tokens of a text that count, from its start; otherwise 256, or what the weights allow if "
+    "less."""
+    vocabulary: int = 20000
+    """Most frequent words that the network from scratch knows; others share buckets by their hash."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "dim", "max_tokens", "vocabulary")
+        _check_weights(self, "vocabulary")
+        if self.pooling is not None:
+            check_choice("pooling", self.pooling, ("mean", "max", "first"))
+        if self.pooling == "first" and self.weights is None:
+            raise InputError("pooling is 'first', which needs weights: a bag of words has no first token.")
+
+
+@dataclass(frozen=True)
+class TabularOptions:
+    """An encoder of rows of numbers: standardised, then an MLP, or linear without hidden layers."""
+
+    kind: ClassVar[str] = "tabular"
+    input: ClassVar[str] = "tabular"
+
+    dim: int = 32
+    """Length of an embedding."""
+    normalize: bool = True
+    """Scale embeddings to length 1."""
+    hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers; none makes the encoder a linear map."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "dim")
+        if any(width < 1 for width in self.hidden):
+            raise InputError(f"hidden is {self.hidden}; allowed are whole numbers from 1 up.")
+
+
+@dataclass(frozen=True)
+class CustomOptions:
+    """An encoder of your own: an nn.Module class, or a function that is annotated to return one."""
+
+    kind: ClassVar[str] = "custom"
+
+    factory: str = ""
+    """Where it is, as package.module:name. It must be an nn.Module class or a function annotated `-> "
+    "nn.Module`."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What to call it with, by name."""
+    normalize: bool = False
+    """Scale embeddings to length 1."""
+    input: Literal["image", "text", "tabular", "tensor"] | None = None
+    """What it takes: uint8 images, a list of texts, rows of numbers, or a dataset's tensors; otherwise as "
+    "the data."""
+    size: tuple[int, int] | None = None
+    """Height and width of images in pixels; otherwise found from the images."""
+    channels: int | None = None
+    """Channels of images, 1 or 3; otherwise found from the images."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image of other proportions is fitted: cut off, padded with black, or stretched."""
+
+    def __post_init__(self) -> None:
+        module, colon, name = self.factory.partition(":")
+        if not (module and colon and name):
+            raise InputError(f"factory is {self.factory!r}; allowed is package.module:name.")
+        check_choice("fit", self.fit, ("crop", "pad", "stretch"))
+        if self.input is not None:
+            check_choice("input", self.input, INPUTS)
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"channels is {self.channels}; allowed are 1 and 3.")
+
+
+EncoderOptions = ImageOptions | TextOptions | TabularOptions | CustomOptions

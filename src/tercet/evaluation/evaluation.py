@@ -1,0 +1,238 @@
+"""One evaluation: every figure, its interval, and what a report shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tercet.distances import resolve
+from tercet.evaluation.intervals import FEWEST_UNITS, MOST_PAIRS, mean_intervals, verification_intervals
+from tercet.evaluation.mistakes import hardest
+from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
+from tercet.evaluation.retrieval import Retrieval, retrieval
+from tercet.evaluation.verification import Roc, verification
+
+MOST_PAIRS_VERIFIED = 2_000_000
+HISTOGRAM_BINS = 60
+ROC_POINTS_PER_AXIS = 130
+
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of an evaluation, in plain Python values that go to JSON and back unchanged.
+
+    Attributes:
+        metrics: eer, auc, tar_at_far_0.1, …, threshold, accuracy, far, frr, recall_at_1, …, r_precision,
+            map_at_r, triplet_accuracy and the counts n_items, n_classes, …; None where the data cannot tell.
+        missing: the reason for each metric that is None.
+        intervals: 95 % intervals of the metrics that have one.
+        notes: what was sampled, left out or dropped, in sentences.
+        roc: at most 400 operating points: lists far, tar, threshold (None for the first: accept none).
+        histogram: edges, and the counts of same and of different pairs between them.
+        mistakes: the hardest pairs, see `mistakes.hardest`.
+        settings: what the evaluation was asked for.
+    """
+
+    metrics: Metrics
+    missing: dict[str, str] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    roc: dict[str, list[Any]] = field(default_factory=dict)
+    histogram: dict[str, list[Any]] = field(default_factory=dict)
+    mistakes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for `json.dumps(..., allow_nan=False)`."""
+        return asdict(self) | {"intervals": {name: list(ends) for name, ends in self.intervals.items()}}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Evaluation:
+        """The evaluation that `to_json` wrote."""
+        intervals = {name: (ends[0], ends[1]) for name, ends in content.get("intervals", {}).items()}
+        return cls(**content | {"intervals": intervals})
+
+
+def evaluate_embeddings(
+    embeddings: Any,
+    labels: Any,
+    *,
+    threshold: float | None = None,
+    distance: Any = "euclidean",
+    ks: Sequence[int] = (1, 5, 10),
+    seed: int = 0,
+    intervals: bool = True,
+    max_pairs: int = MOST_PAIRS_VERIFIED,
+) -> Evaluation:
+    """Retrieval, leave one out, and verification on all pairs of labelled items.
+
+    Time O(N²D) and memory O(ND + P), P = min(N², max_pairs).
+
+    Args:
+        embeddings: of shape (N, D), an array or a tensor.
+        labels: whole numbers of any width or strings, (N,).
+        threshold: from `calibrate` on other data; without it accuracy, far and frr are None.
+        distance: any distance of `tercet.distances`.
+        ks: the k of recall@k.
+        seed: of sampled pairs and of the bootstrap.
+        intervals: whether to bootstrap over classes, which takes a second or two.
+        max_pairs: more pairs than that are sampled, which a note says.
+
+    Raises:
+        InputError: shapes that do not fit, float labels, values that are not finite.
+    """
+    found = retrieval(embeddings, labels, ks, distance)
+    n_items = len(found.query_rows) + found.n_dropped
+    metrics, missing = _retrieval_metrics(found, n_items)
+    counts = {
+        "n_items": n_items,
+        "n_classes": len(np.unique(found.query_classes)) + found.n_dropped,
+        "n_queries": len(found.query_rows),
+    }
+    of_queries = Evaluation(
+        metrics=metrics | counts,
+        missing=missing,
+        intervals=mean_intervals(found.figures(), found.query_classes, seed=seed) if intervals else {},
+        notes=_retrieval_notes(found),
+        settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed},
+    )
+    pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
+    return _with_verification(of_queries, pairs, threshold, seed, intervals)
+
+
+def evaluate_tuples(
+    embeddings: Any,
+    tuples: Any,
+    similar: Any = None,
+    *,
+    threshold: float | None = None,
+    distance: Any = "euclidean",
+    seed: int = 0,
+    intervals: bool = True,
+) -> Evaluation:
+    """Verification on pairs that came with the data, or on the two pairs of each triplet.
+
+    Of triplets also the accuracy: the share with d(a, p) < d(a, n); a tie is wrong. Intervals are over rows.
+
+    Args:
+        embeddings: of shape (N, D).
+        tuples: rows of the embeddings, (T, 2) pairs or (T, 3) triplets (anchor, positive, negative).
+        similar: with pairs, whether each is the same, (T,).
+        threshold: from `calibrate` on other data.
+        distance: any distance of `tercet.distances`.
+        seed: of the bootstrap.
+        intervals: whether to bootstrap.
+
+    Raises:
+        InputError: shapes that do not fit, rows outside the embeddings, pairs without `similar`.
+    """
+    pairs = given_pairs(embeddings, tuples, similar, distance)
+    figures: dict[str, np.ndarray] = {}
+    counts: Metrics = {"n_items": len(np.unique(np.concatenate([pairs.left, pairs.right])))}
+    if pairs.unit == "triplet":
+        positive, negative = pairs.distance.reshape(2, -1)
+        figures["triplet_accuracy"] = (positive < negative).astype(np.float64)
+        counts["n_triplets"] = len(positive)
+    rows = np.arange(len(pairs.distance) // 2)
+    metrics = {name: float(values.mean()) if len(values) else None for name, values in figures.items()}
+    of_rows = Evaluation(
+        metrics=metrics | counts,
+        missing={name: "there are no triplets" for name, value in metrics.items() if value is None},
+        intervals=mean_intervals(figures, rows, seed=seed) if intervals else {},
+        settings={"distance": resolve(distance).name, "seed": seed},
+    )
+    return _with_verification(of_rows, pairs, threshold, seed, intervals)
+
+
+def _with_verification(
+    found: Evaluation, pairs: Pairs, threshold: float | None, seed: int, intervals: bool
+) -> Evaluation:
+    """Add what pairs tell to what was found from queries or triplets."""
+    verified = verification(pairs, threshold)
+    intervals = intervals and verified.roc is not None
+    ends = verification_intervals(pairs, threshold, seed=seed) if intervals else {}
+    n_same = int(pairs.same.sum())
+    counts = {
+        "n_pairs": len(pairs.same),
+        "n_same_pairs": n_same,
+        "n_different_pairs": len(pairs.same) - n_same,
+    }
+    metrics = verified.metrics | found.metrics | counts
+    return replace(
+        found,
+        metrics=metrics,
+        missing=verified.missing | found.missing,
+        intervals={name: pair for name, pair in (ends | found.intervals).items() if metrics[name] is not None},
+        notes=[*found.notes, *_pair_notes(pairs, intervals)],
+        roc=_thinned(verified.roc),
+        histogram=_histogram(pairs),
+        mistakes=hardest(pairs, threshold),
+    )
+
+
+def _retrieval_metrics(found: Retrieval, n_items: int) -> tuple[Metrics, dict[str, str]]:
+    metrics: Metrics = {name: float(values.mean()) if len(values) else None for name, values in found.figures().items()}
+    missing = {name: "no class has two members" for name, value in metrics.items() if value is None}
+    for k in found.ks_left_out:
+        metrics[f"recall_at_{k}"] = None
+        missing[f"recall_at_{k}"] = f"there are only {max(n_items - 1, 0)} other items"
+    return metrics, missing
+
+
+def _retrieval_notes(found: Retrieval) -> list[str]:
+    if not found.n_dropped:
+        return []
+    alone = "1 item is" if found.n_dropped == 1 else f"{found.n_dropped:,} items are"
+    return [f"{alone} alone in a class: searched among like all others, but no query."]
+
+
+def _pair_notes(pairs: Pairs, intervals: bool) -> list[str]:
+    notes = []
+    if pairs.sampled:
+        notes.append(
+            f"Verification is on {len(pairs.same):,} "
+            f"of {pairs.n_same_total + pairs.n_different_total:,} pairs: "
+            f"{int(pairs.same.sum()):,} of {pairs.n_same_total:,} same and {int((~pairs.same).sum()):,} of "
+            f"{pairs.n_different_total:,} different ones, drawn at random; the hardest pairs are among these."
+        )
+    if intervals and len(np.unique(np.stack([pairs.left_unit, pairs.right_unit]))) < FEWEST_UNITS:
+        notes.append(f"No intervals: a bootstrap over each {pairs.unit} needs at least {FEWEST_UNITS} of them.")
+    elif intervals and len(pairs.same) > MOST_PAIRS:
+        notes.append(f"Intervals of verification are resampled on {MOST_PAIRS:,} of the pairs.")
+    return notes
+
+
+def _thinned(roc: Roc | None) -> dict[str, list[Any]]:
+    """Points evenly spread over FAR, over log FAR and over TAR, so that any plot of it is faithful."""
+    if roc is None:
+        return {}
+    steps = np.linspace(0, 1, ROC_POINTS_PER_AXIS)
+    logarithmic = np.logspace(-6, 0, ROC_POINTS_PER_AXIS)
+    last = len(roc.far) - 1
+    points = np.unique(
+        np.concatenate(
+            [
+                [0, last],
+                np.searchsorted(roc.far, steps),
+                np.searchsorted(roc.far, logarithmic),
+                np.searchsorted(roc.tar, steps),
+            ]
+        ).clip(0, last)
+    )
+    thresholds = [float(value) if np.isfinite(value) else None for value in roc.threshold[points]]
+    return {"far": roc.far[points].tolist(), "tar": roc.tar[points].tolist(), "threshold": thresholds}
+
+
+def _histogram(pairs: Pairs) -> dict[str, list[Any]]:
+    if not len(pairs.distance):
+        return {}
+    edges = np.histogram_bin_edges(pairs.distance.astype(np.float64), HISTOGRAM_BINS)
+    same, different = (
+        np.histogram(pairs.distance[kind].astype(np.float64), edges)[0].tolist() for kind in (pairs.same, ~pairs.same)
+    )
+    return {"edges": edges.tolist(), "same": same, "different": different}

@@ -1,0 +1,193 @@
+"""Pairs to verify: all of a labelled set (or a seeded sample of them), or those that came with the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tercet.distances import resolve
+from tercet.errors import InputError
+from tercet.evaluation.classes import class_codes
+from tercet.neighbors.vectors import as_vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """P pairs of items, how far apart they are and whether they are the same.
+
+    Attributes:
+        distance: (P,), float32 or float64 as the embeddings are.
+        same: (P,) bool.
+        left: row of one item, (P,) int64.
+        right: row of the other.
+        left_unit: what is drawn as a whole in a bootstrap, (P,) int64: the class of the left item, or the
+            number of the given pair or triplet.
+        right_unit: the same of the right item.
+        unit: "class", "pair" or "triplet".
+        sampled: whether only a part of the pairs there are is here.
+        n_same_total: same pairs there are, sampled or not.
+        n_different_total: different pairs there are.
+    """
+
+    distance: np.ndarray
+    same: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    left_unit: np.ndarray
+    right_unit: np.ndarray
+    unit: str
+    sampled: bool
+    n_same_total: int
+    n_different_total: int
+
+    @property
+    def share_same(self) -> float:
+        """Share of the same pairs among all there are, sampled or not; 0 of none."""
+        return self.n_same_total / max(self.n_same_total + self.n_different_total, 1)
+
+    def part(self, rows: np.ndarray) -> Pairs:
+        """These of the pairs; they stand for as many as all of them did."""
+        arrays = ("distance", "same", "left", "right", "left_unit", "right_unit")
+        return replace(self, sampled=True, **{name: getattr(self, name)[rows] for name in arrays})
+
+
+def all_pairs(
+    embeddings: Any, labels: Any, distance: Any = "euclidean", max_pairs: int = 2_000_000, seed: int = 0
+) -> Pairs:
+    """Every pair of N items, or `max_pairs` of them drawn with a seed where there are more.
+
+    The same pairs are the rarer ones, so all of them are kept as long as they are at most half of
+    `max_pairs`; the rest is a uniform sample, without replacement, of the different pairs. Time O(PD),
+    memory O(P + tile · D).
+
+    Args:
+        embeddings: of shape (N, D).
+        labels: whole numbers of any width or strings, (N,).
+        distance: any distance of `tercet.distances`.
+        max_pairs: at least 2.
+        seed: of the sample.
+    """
+    rows_ND = as_vectors(embeddings, "embeddings")
+    codes = class_codes(labels, len(rows_ND))
+    if max_pairs < 2:
+        raise InputError(f"max_pairs must be at least 2; given {max_pairs}.")
+    # With items sorted by class, the item at position j makes same pairs with those from start[j] up to j and
+    # different ones with those before start[j]: both kinds can be counted off, and drawn from, unlisted.
+    order = np.argsort(codes, kind="stable")
+    position = np.arange(len(order))
+    start = np.searchsorted(codes[order], codes[order])
+    n_same, n_different = int((position - start).sum()), int(start.sum())
+    take_different = min(n_different, max(max_pairs - n_same, max_pairs // 2))
+    take_same = min(n_same, max_pairs - take_different)
+    rng = np.random.default_rng(seed)
+    same_left, same_right = _pairs_of(position - start, start, _draw(rng, n_same, take_same))
+    other_left, other_right = _pairs_of(start, 0 * start, _draw(rng, n_different, take_different))
+    one = order[np.concatenate([same_left, other_left])]
+    two = order[np.concatenate([same_right, other_right])]
+    left, right = np.minimum(one, two), np.maximum(one, two)
+    return Pairs(
+        distance=pair_distances(rows_ND, left, right, distance),
+        same=np.arange(len(left)) < take_same,
+        left=left,
+        right=right,
+        left_unit=codes[left],
+        right_unit=codes[right],
+        unit="class",
+        sampled=take_same + take_different < n_same + n_different,
+        n_same_total=n_same,
+        n_different_total=n_different,
+    )
+
+
+def given_pairs(embeddings: Any, tuples: Any, similar: Any = None, distance: Any = "euclidean") -> Pairs:
+    """The pairs that came with the data: marked ones, or of a triplet (a, p) as same and (a, n) as different.
+
+    Args:
+        embeddings: of shape (N, D).
+        tuples: rows of the embeddings, (T, 2) for pairs or (T, 3) for triplets (anchor, positive, negative).
+        similar: with pairs, whether each is the same, (T,) bool or 0 and 1.
+        distance: any distance of `tercet.distances`.
+    """
+    rows_ND = as_vectors(embeddings, "embeddings")
+    tuples_TC = _checked_tuples(tuples, len(rows_ND))
+    numbers = np.arange(len(tuples_TC))
+    if tuples_TC.shape[1] == 3:
+        if similar is not None:
+            raise InputError("similar belongs to pairs; the rows of triplets already say which item is which.")
+        left, right = np.tile(tuples_TC[:, 0], 2), np.concatenate([tuples_TC[:, 1], tuples_TC[:, 2]])
+        same, unit = np.arange(len(left)) < len(tuples_TC), np.tile(numbers, 2)
+    else:
+        left, right = tuples_TC[:, 0], tuples_TC[:, 1]
+        same, unit = _checked_similar(similar, len(tuples_TC)), numbers
+    return Pairs(
+        distance=pair_distances(rows_ND, left, right, distance),
+        same=same,
+        left=left,
+        right=right,
+        left_unit=unit,
+        right_unit=unit,
+        unit="triplet" if tuples_TC.shape[1] == 3 else "pair",
+        sampled=False,
+        n_same_total=int(same.sum()),
+        n_different_total=int((~same).sum()),
+    )
+
+
+def pair_distances(rows_ND: torch.Tensor, left: np.ndarray, right: np.ndarray, distance: Any) -> np.ndarray:
+    """`[d(rows[l], rows[r]) for l, r in zip(left, right)]`, by differences: near pairs keep their digits."""
+    one, two = torch.from_numpy(left).to(rows_ND.device), torch.from_numpy(right).to(rows_ND.device)
+    with torch.no_grad():
+        return resolve(distance).listed(rows_ND, rows_ND, one, two).cpu().numpy()
+
+
+def _draw(rng: np.random.Generator, population: int, size: int) -> np.ndarray:
+    """`size` distinct numbers below `population`, sorted, in memory O(size)."""
+    if size == population:
+        return np.arange(population)
+    if population <= 4 * size:
+        return np.sort(rng.choice(population, size=size, replace=False))
+    drawn = np.empty(0, dtype=np.int64)
+    while len(drawn) < size:
+        drawn = np.unique(np.concatenate([drawn, rng.integers(population, size=size)]))
+    return np.sort(rng.choice(drawn, size=size, replace=False))
+
+
+def _pairs_of(partners: np.ndarray, first: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs with these numbers, when position j has `partners[j]` partners from `first[j]` on."""
+    ends = np.cumsum(partners)
+    right = np.searchsorted(ends, numbers, side="right")
+    return first[right] + numbers - (ends[right] - partners[right]), right
+
+
+def _checked_tuples(tuples: Any, n_rows: int) -> np.ndarray:
+    given = tuples.detach().cpu().numpy() if isinstance(tuples, torch.Tensor) else np.asarray(tuples)
+    if given.ndim != 2 or given.shape[1] not in (2, 3) or given.dtype.kind not in "iu":
+        raise InputError(
+            "tuples must be whole numbers of shape (T, 2) for pairs or (T, 3) for triplets; "
+            f"given {given.dtype} of shape {given.shape}."
+        )
+    outside = np.flatnonzero(((given < 0) | (given >= n_rows)).any(axis=1))
+    if len(outside):
+        raise InputError(
+            f"tuple {outside[0]} is {tuple(given[outside[0]].tolist())}, "
+            f"but the embeddings have rows 0 to {n_rows - 1}."
+        )
+    return given.astype(np.int64)
+
+
+def _checked_similar(similar: Any, n_tuples: int) -> np.ndarray:
+    if similar is None:
+        raise InputError(
+            "pairs need similar: which of them are the same. Where all are, evaluate with labels instead: "
+            "the number of the pair is the label of both its items."
+        )
+    given = similar.detach().cpu().numpy() if isinstance(similar, torch.Tensor) else np.asarray(similar)
+    if given.shape != (n_tuples,) or given.dtype.kind not in "biu" or not np.isin(given, (0, 1)).all():
+        raise InputError(
+            f"similar must be true or false (or 1 and 0) for each of the {n_tuples} pairs; "
+            f"given {given.dtype} of shape {given.shape}."
+        )
+    return given.astype(bool)

@@ -1,0 +1,37 @@
+"""Embeddings as a Parquet file, for whatever comes after Tercet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tercet.errors import InputError, RunError
+from tercet.training import files
+
+
+def check_parquet_path(path: Path) -> None:
+    """Refuse a path that is not to be written, before any work is done.
+
+    Raises:
+        InputError: it does not end in .parquet.
+        RunError: it exists.
+    """
+    if path.suffix != ".parquet":
+        raise InputError(f"{path} must end in .parquet.")
+    if path.exists():
+        raise RunError(f"{path} exists already; choose another name, or remove it first.")
+
+
+def write_parquet(path: Path, vectors: np.ndarray, names: Sequence[str], labels: Sequence[str] | None) -> None:
+    """Write columns name, label (where known) and embedding, a list of D float32, one row an item."""
+    columns = {"name": pa.array(list(names), pa.string())}
+    if labels is not None:
+        columns["label"] = pa.array(list(labels), pa.string())
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    table = pa.table(columns)
+    files.write_with(path, lambda temporary: pq.write_table(table, temporary))

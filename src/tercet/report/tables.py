@@ -1,0 +1,191 @@
+"""The tables of the report, as plain values for the template."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tercet.report.folder import RunFolder
+from tercet.report.wording import AT_THRESHOLD, Metric, compared_metrics, metric_of, number
+
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+CARDS = ("triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")
+VERDICTS = {
+    ("false_matches", True): "taken for the same, wrongly",
+    ("false_matches", False): "told apart, rightly",
+    ("false_non_matches", True): "taken for different, wrongly",
+    ("false_non_matches", False): "recognised, rightly",
+}
+
+
+def comparison(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    """A row for each metric: before training (the raw inputs), after it, and the change."""
+    known = set(run.outcome(name).get("metrics", {}))
+    known |= {key.removeprefix(f"{name}.") for key in run.metrics if key.startswith(f"{name}.")}
+    before = run.before.get(name)
+    rows = []
+    for metric in compared_metrics(known):
+        row: dict[str, Any] = {"metric": metric, "after": _cell(run, name, metric)}
+        if before:
+            row |= {"before": _cell(run, before, metric), "change": _change(run, before, name, metric)}
+        rows.append(row)
+    return rows
+
+
+def at_threshold(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    """A row for each figure at the calibrated threshold; empty without one."""
+    if run.figure(name, "threshold") is None:
+        return []
+    return [{"metric": metric, "after": _cell(run, name, metric)} for metric in AT_THRESHOLD]
+
+
+def cards(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The three figures that open the page."""
+    by_name = {row["metric"].name: row for row in rows if row["after"]["value"] is not None}
+    return [by_name[name] for name in CARDS if name in by_name][:3]
+
+
+def headline(run: RunFolder, name: str | None, shown: list[dict[str, Any]]) -> str:
+    """The sentence of the summary, or one made from the first figure."""
+    if run.summary.get("sentence"):
+        return str(run.summary["sentence"])
+    if not name or not shown:
+        return "This run has no evaluation yet."
+    row = shown[0]
+    sentence = f"{row['metric'].title} {row['after']['text']}"
+    if row["after"]["interval"]:
+        sentence += f" ({row['after']['interval']})"
+    where = run.evaluations[name].get("data")
+    sentence += f" on {where}" if where else f" on the {name} data"
+    if "before" in row:
+        sentence += f"; without training {row['before']['text']}"
+    return sentence + "."
+
+
+def mistakes(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    """The two lists of hardest pairs, each pair with both items as pictures, texts or names."""
+    items = run.evaluations[name].get("items", {})
+    titles = {
+        "false_matches": ("Different, but near", "different pairs with the smallest distances"),
+        "false_non_matches": ("Same, but far", "same pairs with the largest distances"),
+    }
+    lists = []
+    for kind, (title, meaning) in titles.items():
+        pairs = [
+            {
+                "items": [_item(items, pair["left"]), _item(items, pair["right"])],
+                "distance": number(pair["distance"]),
+                "wrong": pair["wrong"],
+                "verdict": VERDICTS.get((kind, pair["wrong"]), "no threshold to judge by"),
+            }
+            for pair in run.outcome(name).get("mistakes", {}).get(kind, [])
+        ]
+        lists.append({"title": title, "meaning": meaning, "pairs": pairs})
+    return lists if any(each["pairs"] for each in lists) else []
+
+
+def everything(run: RunFolder) -> list[dict[str, Any]]:
+    """Every number of every evaluation, by the evaluation's name."""
+    keys = {key: value for key, value in run.metrics.items() if not key.endswith("_interval")}
+    for name in run.evaluations:
+        keys |= {f"{name}.{metric}": run.figure(name, metric) for metric in run.outcome(name).get("metrics", {})}
+    rows = []
+    for key, value in sorted(keys.items()):
+        name, _, metric = key.partition(".")
+        ends = run.interval(name, metric)
+        reason = run.outcome(name).get("missing", {}).get(metric, "") if value is None else ""
+        rows.append(
+            {
+                "key": key,
+                "value": number(value),
+                "interval": " to ".join(map(number, ends or [])),
+                "reason": reason,
+            }
+        )
+    return rows
+
+
+def facts(run: RunFolder) -> list[tuple[str, str]]:
+    """What was trained on what, as pairs of a word and its value."""
+    summary = run.summary
+    versions = ", ".join(f"{name} {version}" for name, version in summary.get("versions", {}).items())
+    classes = ", ".join(f"{number(count)} {name}" for name, count in summary.get("classes", {}).items())
+    measured = sorted(run.evaluations.items(), key=lambda named: (named[0] != run.main, named[0]))
+    measured = [(name, found) for name, found in measured if name != "validation"]
+    best = summary.get("best_step")
+    selection = summary.get("selection")
+    kept = f"{number(best)}, the best by validation {metric_of(selection).title}" if selection else number(best)
+    rows = [
+        ("Trained on", summary.get("train")),
+        ("Validated on", summary.get("validation")),
+        *((f"Evaluated on ({name})", found.get("data")) for name, found in measured),
+        ("Source", summary.get("source")),
+        ("Classes", classes),
+        ("Steps", number(summary["steps"]) if "steps" in summary else None),
+        ("Weights kept from step", kept if best is not None else None),
+        ("Ended because", summary.get("reason")),
+        ("Parameters", number(summary["parameters"]) if "parameters" in summary else None),
+        ("Versions", versions),
+        ("Command", summary.get("command")),
+    ]  # fmt: skip
+    return [(word, str(value)) for word, value in rows if value]
+
+
+def warnings(run: RunFolder) -> list[str]:
+    """What to know before trusting a figure."""
+    found = [str(warning) for warning in run.summary.get("warnings", [])]
+    for name, content in run.evaluations.items():
+        if content.get("duplicates"):
+            found.append(f"{name}: {number(content['duplicates'])} items are in the training data too.")
+        found += [f"{name}: {note}" for note in content.get("evaluation", {}).get("notes", [])]
+    return list(dict.fromkeys(found)) + run.absent
+
+
+def skipped(run: RunFolder) -> list[dict[str, str]]:
+    """Files that could not be used, each once."""
+    lists = [
+        run.summary.get("skipped", []),
+        *(found.get("skipped", []) for found in run.evaluations.values()),
+    ]
+    by_name = {str(one.get("name")): str(one.get("reason", "")) for each in lists for one in each}
+    return [{"name": name, "reason": reason} for name, reason in by_name.items()]
+
+
+def _cell(run: RunFolder, name: str, metric: Metric) -> dict[str, Any]:
+    value = run.figure(name, metric.name)
+    reason = run.outcome(name).get("missing", {}).get(metric.name, "not measured") if value is None else ""
+    ends = None if value is None else run.interval(name, metric.name)
+    return {
+        "value": value,
+        "text": metric.write(value),
+        "interval": metric.write_interval(ends),
+        "reason": reason,
+    }
+
+
+def _change(run: RunFolder, before: str, name: str, metric: Metric) -> dict[str, str]:
+    """The change in words; a colour only where the two intervals lie apart."""
+    was, now = run.figure(before, metric.name), run.figure(name, metric.name)
+    if was is None or now is None:
+        return {"text": "–", "verdict": "", "colour": ""}
+    change = now - was
+    text = f"{100 * change:+.1f} points" if metric.rate else f"{change:+.4f}"
+    better = (change < 0) == (metric.better == "lower")
+    verdict = "the same" if change == 0 else "better" if better else "worse"
+    ends, others = run.interval(before, metric.name), run.interval(name, metric.name)
+    apart = bool(ends and others and (ends[1] < others[0] or others[1] < ends[0]))
+    if change and ends and others and not apart:
+        verdict += ", intervals overlap"
+    colour = ("good" if better else "bad") if apart else ""
+    return {"text": text.replace("-", "−"), "verdict": verdict, "colour": colour}
+
+
+def _item(items: dict[str, Any], position: int) -> dict[str, str]:
+    item = items.get(str(position), {})
+    picture = str(item.get("thumbnail") or "")
+    return {
+        "name": str(item.get("name", f"item {position}")),
+        "class": str(item.get("class", "")),
+        "picture": picture if PICTURE.fullmatch(picture) else "",  # nothing but pictures that are in the file
+        "text": str(item.get("text") or ""),
+    }

@@ -1,0 +1,456 @@
+"""Runs: train one, open one, and all that can be done with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tercet.data.options import Augmentation
+from tercet.data.records import Records, Skipped
+from tercet.distances import Distance, Minkowski
+from tercet.encoders.options import CustomOptions, ImageOptions, TabularOptions, TextOptions
+from tercet.errors import DataError, InputError, RunError, check_choice, suggest
+from tercet.evaluation import Evaluation
+from tercet.index import Index
+from tercet.losses import TripletLoss
+from tercet.training.assessment import assess, assess_raw
+from tercet.training.config import (
+    ENCODERS,
+    Config,
+    DataOptions,
+    EncoderOptions,
+    LossOptions,
+    field_names,
+    option_groups,
+    read_config,
+    read_partial_config,
+)
+from tercet.training.model import Model, read_all, weights_hash
+from tercet.training.reporter import ConsoleReporter, Reporter
+from tercet.training.session import (
+    Request,
+    read_metrics,
+    read_source,
+    request_from,
+    run_session,
+    warn_of_duplicates,
+    write_assessment,
+)
+from tercet.training.supervision import Loss, make_distance
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two items are the same: their distance against the run's threshold."""
+
+    same: bool
+    distance: float
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedRecords:
+    """Embeddings float32 (N, D) of what could be read of a source, with names and, where known, labels."""
+
+    vectors: np.ndarray
+    names: list[str]
+    labels: list[str] | None
+    skipped: tuple[Skipped, ...]
+
+
+class Run:
+    """A run folder: a trained model, what it was made from, and how good it is.
+
+    Args:
+        path: the folder that `tercet.train` wrote.
+        encoder: the user's own module, where config.toml alone cannot make it.
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        RunError: no such run, one without weights yet, or one of a newer Tercet.
+    """
+
+    def __init__(self, path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto") -> None:
+        self.path = Path(path)
+        if not (self.path / "config.toml").exists():
+            raise RunError(_no_run(self.path))
+        self.config: Config = read_config(self.path / "config.toml")
+        self.model = Model.load(self.config.encoder, self.path, device, encoder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The trained encoder, a torch module."""
+        return self.model.encoder
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The contents of metrics.json: "validation.map_at_r", "test.eer", ..."""
+        return read_metrics(self.path)
+
+    @property
+    def threshold(self) -> float:
+        """The distance up to which two items count as the same, calibrated on validation data.
+
+        Raises:
+            RunError: the validation data held no pairs of both kinds.
+        """
+        threshold = self.metrics.get("validation.threshold")
+        if threshold is None:
+            raise RunError(
+                f"{self.path} has no calibrated threshold: its training was stopped before the end (go on with "
+                f"tercet train --resume --out {self.path}), or its validation data held no pair of both kinds."
+            )
+        return float(threshold)
+
+    @property
+    def distance(self) -> Distance:
+        """The distance that the run was trained with."""
+        return make_distance(self.config.loss)
+
+    @cached_property
+    def weights(self) -> str:
+        """The hash of the weights, which indexes are bound to."""
+        return weights_hash(self.path)
+
+    def embed(self, items: Any) -> np.ndarray:
+        """Embeddings of items, float32 of shape (N, D), in the order given.
+
+        Args:
+            items: paths of images, texts, an array of feature rows, or Records.
+
+        Raises:
+            DataError: an item cannot be read.
+        """
+        embedded = self.model.embed(self._items(items))
+        if embedded.unreadable:
+            position, reason = embedded.unreadable[0]
+            raise DataError(f"item {position} cannot be read: {reason}.")
+        return embedded.vectors
+
+    def embed_records(self, data: Any, *, reporter: Reporter | None = None, **options: Any) -> EmbeddedRecords:
+        """Embeddings of a whole source with names and labels; what cannot be read is left out, and said.
+
+        Args:
+            data: a path, or anything that training takes; labels are not needed.
+            reporter: shows progress.
+            **options: how to read the data: kind, label, columns, root.
+
+        Raises:
+            DataError: nothing can be read.
+        """
+        reporter = reporter or Reporter()
+        readable = read_all(self.model.options, self.read(data, labelled=False, **options), reporter, "given")
+        records = readable.records
+        vectors = self.model.encode(readable.loader, np.arange(len(records)), reporter)
+        labels = None if records.labels is None else [records.classes[code] for code in records.labels]
+        return EmbeddedRecords(vectors, list(records.names), labels, records.skipped)
+
+    def index(
+        self, data: Any, *, approximate: bool = False, reporter: Reporter | None = None, **options: Any
+    ) -> tuple[Index, tuple[Skipped, ...]]:
+        """An index of a source's embeddings, and what of it could not be read; arguments as of `embed_records`.
+
+        Args:
+            data: see `embed_records`.
+            approximate: search through faiss; the index then holds the recall measured on some of its items.
+            reporter: shows progress.
+            **options: see `embed_records`.
+        """
+        batch = self.embed_records(data, reporter=reporter, **options)
+        index = Index(
+            batch.vectors,
+            batch.names,
+            batch.labels,
+            str(self.path.resolve()),
+            self.weights,
+            self.distance.name,
+        )
+        return (index.approximated() if approximate else index), batch.skipped
+
+    def parse_item(self, word: str) -> Any:
+        """An item written as one word on the command line: a path, a text, or comma-separated numbers."""
+        if self.config.data.kind != "tabular":
+            return word
+        try:
+            return np.array([float(number) for number in word.split(",")], dtype=np.float32)
+        except ValueError:
+            raise InputError(f"{word!r} is not a row of numbers such as 5.1,3.5,1.4,0.2.") from None
+
+    def verify(self, left: Any, right: Any) -> Verdict:
+        """Whether two items are the same, at the calibrated threshold."""
+        vectors = torch.from_numpy(self.embed([left, right]))
+        far = float(self.distance.pairs(vectors[:1], vectors[1:])[0])
+        return Verdict(far <= self.threshold, far, self.threshold)
+
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        name: str = "test",
+        baseline: bool = True,
+        reporter: Reporter | None = None,
+        **options: Any,
+    ) -> Evaluation:
+        """Evaluate on data with labels, pairs or triplets, at the threshold of the validation data.
+
+        The figures go to metrics.json as `name`.<metric>, with 95 % intervals, and to the report.
+
+        Args:
+            data: a path, or anything that training takes.
+            name: what to call it; an evaluation of that name is replaced.
+            baseline: evaluate the raw inputs too, as "baseline" (or `name`-baseline for another name than test).
+            reporter: shows progress.
+            **options: how to read the data: kind, form, label, columns, root.
+        """
+        _check_name(name)
+        reporter = reporter or Reporter()
+        records = self.read(data, **options)
+        if records.form == "items":
+            raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
+        readable = read_all(self.model.options, records, reporter, name)
+        known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
+        duplicates = warn_of_duplicates(known, readable.records, name, reporter)
+        threshold = self.metrics.get("validation.threshold")
+        found = assess(self.model, readable, self.distance, threshold, reporter, "embedding")
+        write_assessment(self.path, name, found, readable.records, duplicates)
+        if baseline:
+            raw = assess_raw(self.model, readable)
+            raw_name = "baseline" if name == "test" else f"{name}-baseline"
+            write_assessment(self.path, raw_name, raw, readable.records, duplicates)
+        return found.evaluation
+
+    def report(self) -> Path:
+        """Write report.html anew from the run folder; the path of it."""
+        from tercet.report import write
+
+        return write(self.path)
+
+    def read(self, data: Any, *, labelled: bool = True, **options: Any) -> Records:
+        """Records of data in the form that the run was trained on, as far as the data leaves that open."""
+        allowed = ("kind", "form", "label", "columns", "root")
+        for word in options:
+            check_choice("option", word, allowed)
+        trained = self.config.data
+        own = {key: getattr(trained, key) for key in allowed if key != "form"} if labelled else {"kind": trained.kind}
+        merged = DataOptions(**own | {key: value for key, value in options.items() if value is not None})
+        records = read_source(data, merged, labelled)
+        wanted = trained.kind or "tensor"
+        if records.kind != wanted:
+            raise DataError(f"{records.source} holds {records.kind} data, and this run was trained on {wanted} data.")
+        columns = tuple(self.model.assets.get("columns", ()))
+        if records.kind == "tabular" and records.columns and columns and records.columns != columns:
+            raise DataError(
+                f"{records.source} has the columns {', '.join(records.columns)}; this run was trained on "
+                f"{', '.join(columns)}. Name them with --columns."
+            )
+        return records
+
+    def _items(self, items: Any) -> Any:
+        if isinstance(items, Records):
+            return items.items
+        if isinstance(items, (str, Path)):
+            raise InputError(f"items must be a list; {str(items)!r} is a single one. Write [{str(items)!r}].")
+        if self.config.data.kind == "tabular":
+            return np.asarray(items, dtype=np.float32)
+        if self.config.data.kind == "image":
+            return [str(item) if isinstance(item, Path) else item for item in items]
+        return items
+
+
+def load(path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto") -> Run:
+    """Open a run folder. The same as `Run(path)`; see there."""
+    return Run(path, encoder=encoder, device=device)
+
+
+def evaluate(run: Run | str | Path, data: Any, **options: Any) -> Evaluation:
+    """Evaluate a run on data; see `Run.evaluate`."""
+    return _opened(run).evaluate(data, **options)
+
+
+def embed(run: Run | str | Path, items: Any) -> np.ndarray:
+    """Embeddings of items by a run, float32 of shape (N, D); see `Run.embed`."""
+    return _opened(run).embed(items)
+
+
+def train(
+    source: Any = None,
+    *,
+    out: str | Path,
+    encoder: str | EncoderOptions | nn.Module | None = None,
+    encoder_arguments: Mapping[str, Any] | None = None,
+    loss: Loss | None = None,
+    validation: Any = None,
+    augmentation: Augmentation | None = None,
+    config: str | Path | Config | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Train an embedding and leave a run folder with model, evidence and report.
+
+    Args:
+        source: a folder with a subfolder for each class; a CSV, JSONL or Parquet table with labels, triplets or pairs;
+            an array or list with labels; or a torch Dataset that gives (input, label).
+        out: the run folder, which must not exist yet, unless `resume`.
+        encoder: "image", "text" or "tabular", or their options such as `ImageOptions(dim=64)`; found out by default.
+            Or an encoder of your own: a module that takes a batch and gives (B, D), or "package.module:factory",
+            which the run stores, so that `tercet.load` can make it again.
+        encoder_arguments: what the factory, or the class of your module, is called with.
+        loss: any `loss(embeddings, labels)`; `tercet.TripletLoss` by default.
+        validation: validation data like `source`; by default a fifth of the classes is held out.
+        augmentation: random changes of training images.
+        config: a config.toml, which may hold only some of the settings, to start from.
+        resume: go on with `out`, from its newest checkpoint.
+        progress: show it.
+        **options: any setting of config.toml by its name: steps, epochs, seed, learning_rate, margin, mining,
+            classes_per_batch, samples_per_class, patience, ...
+
+    Raises:
+        DataError, InputError, ConfigError, RunError: what was given, what is allowed, and what to do.
+        TrainingError: the loss is no longer finite.
+        StorageError: the disk is full; the checkpoints before are unharmed.
+
+    Example:
+        >>> run = tercet.train("faces/", out="runs/faces", steps=300)      # doctest: +SKIP
+        >>> run.metrics["validation.map_at_r"]                             # doctest: +SKIP
+        0.83
+    """
+    folder = Path(out)
+    request = make_request(_base_request(source, config, folder, resume), encoder, encoder_arguments or {}, loss,
+                           validation, augmentation, options)  # fmt: skip
+    run, _ = train_request(request, folder, resume, ConsoleReporter() if progress else Reporter())
+    return run
+
+
+def make_request(
+    base: Request,
+    encoder: str | EncoderOptions | nn.Module | None = None,
+    encoder_arguments: Mapping[str, Any] | None = None,
+    loss: Loss | None = None,
+    validation: Any = None,
+    augmentation: Augmentation | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Request:
+    """A request with what `train` takes put on top of it; see there."""
+    request = _with_options(base, options or {})
+    request = _with_encoder(request, encoder, encoder_arguments or {})
+    request = _with_loss(request, loss, options or {})
+    if augmentation is not None:
+        request = dataclasses.replace(request, augmentation=augmentation)
+    if isinstance(validation, (str, Path)):
+        data = dataclasses.replace(request.data, validation=str(validation))
+        return dataclasses.replace(request, data=data)
+    return dataclasses.replace(request, validation=validation)
+
+
+def train_request(request: Request, folder: Path, resume: bool, reporter: Reporter) -> tuple[Run, str]:
+    """Train what was asked for and write the report; the run, and how training ended (see `Outcome.reason`)."""
+    _, config, outcome = run_session(request, folder, resume, reporter)
+    run = Run(folder, encoder=request.module, device=config.training.device)
+    run.report()
+    return run, outcome.reason
+
+
+def _base_request(source: Any, config: str | Path | Config | None, folder: Path, resume: bool) -> Request:
+    """What there is before options: the run to resume, a configuration, or the defaults."""
+    if resume and (folder / "config.toml").exists():
+        return request_from(read_config(folder / "config.toml"), source)
+    if isinstance(config, Config):
+        return request_from(config, source)
+    if config is not None:
+        return request_from(read_partial_config(Path(config)), source)
+    if source is None:
+        raise InputError("source is missing: a folder, a table, an array with labels, or a torch Dataset.")
+    return Request(source=source)
+
+
+def _with_options(request: Request, options: Mapping[str, Any]) -> Request:
+    """The request with settings given by name alone."""
+    groups = option_groups()
+    homes = {name: group for group, options_class in groups.items() for name in field_names(options_class)}
+    unknown = [name for name in options if name not in homes or name == "validation"]
+    if unknown:
+        known = [name for name in homes if name != "validation"]
+        hints = "".join(suggest(name, known) for name in unknown)
+        raise InputError(f"unknown option {', '.join(map(repr, unknown))}.{hints} Known are {', '.join(known)}.")
+    changed = {}
+    for group in groups:
+        mine = {name: value for name, value in options.items() if homes[name] == group}
+        changed[group] = dataclasses.replace(getattr(request, group), **mine)
+    return dataclasses.replace(request, **changed)
+
+
+def _with_encoder(request: Request, encoder: Any, arguments: Mapping[str, Any]) -> Request:
+    if encoder is None:
+        return request
+    if isinstance(encoder, nn.Module):
+        kind = type(encoder)
+        options = CustomOptions(factory=f"{kind.__module__}:{kind.__qualname__}", arguments=dict(arguments))
+        return dataclasses.replace(request, module=encoder, encoders={"custom": options})
+    if isinstance(encoder, str) and ":" in encoder:
+        options = CustomOptions(factory=encoder, arguments=dict(arguments))
+        return dataclasses.replace(request, encoders={"custom": options})
+    if arguments:
+        raise InputError("encoder_arguments belong to an encoder of your own: a module, or 'package.module:factory'.")
+    if isinstance(encoder, (ImageOptions, TextOptions, TabularOptions, CustomOptions)):
+        kind_name = next(name for name, options_class in ENCODERS.items() if isinstance(encoder, options_class))
+        return dataclasses.replace(request, encoders={kind_name: encoder})
+    check_choice("encoder", encoder, ("image", "text", "tabular"))
+    return dataclasses.replace(request, data=dataclasses.replace(request.data, kind=encoder))
+
+
+def _with_loss(request: Request, loss: Loss | None, options: Mapping[str, Any]) -> Request:
+    """The request with the user's loss; a TripletLoss is written to the configuration in full."""
+    if loss is None:
+        return request
+    if not isinstance(loss, TripletLoss):
+        if not callable(loss):
+            raise InputError(f"loss must be callable as loss(embeddings, labels); given {type(loss).__name__}.")
+        return dataclasses.replace(request, custom_loss=loss)
+    both = [name for name in options if name in field_names(type(request.loss))]
+    if both:
+        raise InputError(f"{', '.join(both)} given both by name and by the loss; give them to the loss alone.")
+    return dataclasses.replace(request, loss=_described(loss, request.loss), custom_loss=loss)
+
+
+def _described(loss: TripletLoss, options: LossOptions) -> LossOptions:
+    """The options that make an equal loss."""
+    settings = {name: value for name, value in loss.settings.items() if name != "implementation"}
+    distance = loss.rule.distance
+    if isinstance(distance, Minkowski):
+        settings |= {"distance": "minkowski", "p": distance.p}
+    elif settings["distance"] not in typing.get_args(typing.get_type_hints(LossOptions)["distance"]):
+        raise InputError(
+            f"the distance {distance.name!r} cannot be written to config.toml, and a run must be able to compare "
+            "embeddings without your code; train with one of Tercet's distances."
+        )
+    return dataclasses.replace(options, **settings)
+
+
+def _opened(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run(run)
+
+
+def _check_name(name: str) -> None:
+    if not name.replace("-", "").replace("_", "").isalnum() or name in ("validation", "baseline"):
+        raise InputError(f"name is {name!r}; use letters, digits and dashes, and not 'validation' or 'baseline'.")
+
+
+def _no_run(path: Path) -> str:
+    if not path.exists():
+        near = suggest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        return f"there is no run at {path}.{near}"
+    return f"{path} is not a run folder: it holds no config.toml. Make one with: tercet train SOURCE --out {path}"

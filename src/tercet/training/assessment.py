@@ -1,0 +1,149 @@
+"""Assessment: a model, or the raw inputs, measured on records; with what the report shows of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tercet.data.records import Records
+from tercet.evaluation import Evaluation, evaluate_embeddings, evaluate_tuples
+from tercet.training.model import Model, Readable
+from tercet.training.reporter import Reporter
+from tercet.training.supervision import joined_labels
+
+THUMBNAIL_PIXELS = 96
+MOST_PAIRS = 2_000_000  # verified; of more, a sample, which the evaluation says
+MOST_PAIRS_WHILE_TRAINING = 200_000  # an evaluation every so many steps must not cost more than the steps
+LARGER_IS_BETTER = {
+    "map_at_r": True,
+    "recall_at_1": True,
+    "auc": True,
+    "eer": False,
+    "triplet_accuracy": True,
+}
+DEFAULT_SELECTION = {
+    "labels": "map_at_r",
+    "pairs": "map_at_r",
+    "triplets": "triplet_accuracy",
+    "marked-pairs": "auc",
+}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An evaluation, the sentence that says of what, and the items that its mistakes show."""
+
+    evaluation: Evaluation
+    data: str
+    items: dict[str, dict[str, str]]
+
+    def to_json(self, name: str, duplicates: int, skipped: list[dict[str, str]]) -> dict[str, Any]:
+        """The contents of evaluations/`name`.json."""
+        return {
+            "name": name,
+            "data": self.data,
+            "evaluation": self.evaluation.to_json(),
+            "items": self.items,
+            "duplicates": duplicates,
+            "skipped": skipped,
+        }
+
+
+def evaluate_vectors(
+    vectors: np.ndarray, records: Records, distance: Any, threshold: float | None, intervals: bool
+) -> Evaluation:
+    """The evaluation that the records' form asks for, of embeddings of shape (N, D)."""
+    settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals}
+    if records.form in ("labels", "pairs"):
+        labels = records.labels if records.labels is not None else joined_labels(records)
+        most_pairs = MOST_PAIRS if intervals else MOST_PAIRS_WHILE_TRAINING
+        return evaluate_embeddings(vectors, labels, max_pairs=most_pairs, **settings)
+    assert records.tuples is not None
+    return evaluate_tuples(vectors, records.tuples, records.similar, **settings)
+
+
+def assess(
+    model: Model, data: Readable, distance: Any, threshold: float | None, reporter: Reporter, title: str
+) -> Assessment:
+    """Embed the records and evaluate the embeddings, with intervals and pictures of the mistakes."""
+    vectors = model.encode(data.loader, np.arange(len(data.records)), reporter, title)
+    evaluation = evaluate_vectors(vectors, data.records, distance, threshold, intervals=True)
+    return Assessment(evaluation, data.records.description, _shown(evaluation, data.records))
+
+
+def assess_raw(model: Model, data: Readable) -> Assessment:
+    """The baseline: the same evaluation of the inputs themselves, without any learning.
+
+    Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
+    Tables: Euclidean distance of standardised columns. Anything else: Euclidean distance of the flattened inputs.
+    """
+    kind = data.records.kind
+    vectors = _raw_vectors(model, data)
+    distance = "cosine" if kind in ("image", "text") else "euclidean"
+    words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
+    evaluation = evaluate_vectors(vectors, data.records, distance, None, intervals=True)
+    sentence = f"{words}, {distance} distance, on {data.records.description}"
+    return Assessment(evaluation, sentence, _shown(evaluation, data.records))
+
+
+def better(metric: str, value: float | None, than: float | None) -> bool:
+    """Whether a value of the selection metric beats the best so far; an undefined one never does."""
+    if value is None:
+        return False
+    if than is None:
+        return True
+    return value > than if LARGER_IS_BETTER[metric] else value < than
+
+
+def _raw_vectors(model: Model, data: Readable) -> np.ndarray:
+    positions = np.arange(len(data.records))
+    if data.records.kind == "text":
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer(max_features=2048, dtype=np.float32, token_pattern=r"(?u)\b\w+\b")
+        return words.fit_transform(data.loader.batch(positions)).toarray()
+    flat = [np.asarray(data.loader.batch(positions[i : i + 256])).reshape(len(positions[i : i + 256]), -1)
+            for i in range(0, len(positions), 256)]  # fmt: skip
+    vectors = np.concatenate(flat).astype(np.float32)
+    if data.records.kind == "image":
+        return vectors - vectors.mean(axis=1, keepdims=True)
+    if data.records.kind == "tabular":
+        deviation = vectors.std(axis=0)
+        return (vectors - vectors.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    return vectors
+
+
+def _shown(evaluation: Evaluation, records: Records) -> dict[str, dict[str, str]]:
+    """Name, class, and picture or text of each item that occurs in a mistake, by position."""
+    mistakes = [mistake for found in evaluation.mistakes.values() for mistake in found]
+    positions = sorted({mistake[side] for mistake in mistakes for side in ("left", "right")})
+    return {str(position): _show(records, position) for position in positions}
+
+
+def _show(records: Records, position: int) -> dict[str, str]:
+    shown = {"name": str(records.names[position])}
+    if records.labels is not None:
+        shown["class"] = records.classes[records.labels[position]]
+    if records.kind == "image":
+        shown["thumbnail"] = thumbnail(records.items[position])
+    elif records.kind == "text":
+        shown["text"] = str(records.items[position])[:400]
+    elif records.kind == "tabular":
+        values = zip(records.columns, records.items[position], strict=True)
+        shown["text"] = ", ".join(f"{name} {value:.4g}" for name, value in list(values)[:12])
+    return shown
+
+
+def thumbnail(image: Any) -> str:
+    """A small JPEG of an image as a data URI."""
+    from tercet.data.images import open_image
+
+    picture = open_image(image).convert("RGB")
+    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

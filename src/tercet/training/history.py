@@ -1,0 +1,48 @@
+"""The history of a run, a JSON object a line: what each step measured, and each evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import StorageError
+from tercet.training import files
+
+
+class History:
+    """Appends to history.jsonl; a resumed run first drops what its checkpoint does not know of."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        kept = [row for row in read_history(path) if row["step"] <= resumed_step]
+        files.write_text(path, "".join(_line(row) for row in kept))
+
+    def add(self, step: int, figures: dict[str, Any]) -> None:
+        """Append the figures of a step; one that is not finite is written as null."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line({"step": step, **figures}))
+        except OSError as cause:
+            raise StorageError(f"could not write {self.path}: {cause.strerror or cause}.") from cause
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl; a last line that a killed process left half-written is not one of them."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+    return json.dumps(finite) + "\n"

@@ -1,0 +1,206 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tercet.data.augmentation import augment, draw
+from tercet.errors import TrainingError
+from tercet.training import checkpoint
+from tercet.training.assessment import better, evaluate_vectors
+from tercet.training.config import Config
+from tercet.training.history import History
+from tercet.training.interrupt import stop_requests
+from tercet.training.model import Model, Readable
+from tercet.training.reporter import Advance, Reporter
+from tercet.training.schedule import learning_rate_factor
+from tercet.training.supervision import Loss, Statistics, make_distance, make_supervision
+
+HISTORY_ROWS = 2000
+DEFAULT_EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    steps: int
+    best_step: int
+    selection: str
+    best_value: float | None
+    reason: str  # "finished", "stopped early" or "interrupted"
+
+
+class Training:
+    """Trains a model; `folder` then holds the best weights, the last checkpoints and the history.
+
+    Goes on from the newest checkpoint in the folder, if there is one. The same configuration, data and machine give
+    the same bytes, whether or not the run was stopped on the way: every random choice is keyed by seed and step.
+
+    Args:
+        config: complete, as it is written to the run.
+        model: trained in place.
+        loss: its parameters, if it has any, are trained and saved too.
+        train: what to train on.
+        held: what to evaluate on.
+        folder: the run.
+        reporter: shows progress.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        loss: Loss,
+        train: Readable,
+        held: Readable,
+        folder: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.model, self.train, self.held = config, model, train, held
+        self.folder, self.reporter = folder, reporter
+        settings = config.training
+        self.supervision = make_supervision(train.records, config.batch, loss, settings.seed)
+        reporter.say(f"batches: {self.supervision.sampler.summary()}")
+        self.steps = settings.steps or self.supervision.count_steps(settings.epochs or 1)
+        self.every = min(settings.evaluate_every or math.ceil(self.steps / DEFAULT_EVALUATIONS), self.steps)
+        assert settings.selection is not None
+        self.selection = settings.selection
+
+        self.modules = nn.ModuleDict({"encoder": model.encoder})
+        if isinstance(loss, nn.Module):
+            self.modules["loss"] = loss.to(model.device)
+        self.optimizer = _make_optimizer(self.modules, config)
+        self.progress = self._restored()
+        self.history = History(folder / "history.jsonl", self.progress.step)
+
+    def run(self) -> Outcome:
+        """Train to the last step, or until a stop is asked for or patience ends.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite.
+            StorageError: a checkpoint could not be written; those before it are unharmed.
+        """
+        progress, patience, reason = self.progress, self.config.training.patience, "finished"
+        with stop_requests() as stop_asked, self.reporter.progress("training") as advance, torch.random.fork_rng():
+            self.modules.train()
+            while progress.step < self.steps and reason == "finished":
+                epoch = self.supervision.sampler.epoch
+                statistics, gradient_norm, rate = self._step()
+                progress.step += 1
+                self._record(epoch, statistics, gradient_norm, rate, advance)
+                stopping = stop_asked()
+                if progress.step % self.every == 0 or progress.step == self.steps or stopping:
+                    self._evaluate_and_save()
+                if stopping and progress.step < self.steps:
+                    reason = "interrupted"
+                elif patience and progress.stale_evaluations >= patience:
+                    reason = "stopped early"
+        return Outcome(progress.step, progress.best_step, self.selection, progress.best_value, reason)
+
+    def _step(self) -> tuple[Callable[[], Statistics], float, float]:
+        """One batch: embeddings, loss, gradient, update."""
+        settings, step = self.config.training, self.progress.step
+        torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout, keyed like all else
+        assert settings.learning_rate is not None
+        rate = settings.learning_rate * learning_rate_factor(step, self.steps, int(settings.warmup * self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+        batch = self.supervision.next()
+        inputs = self.train.loader.batch(batch.positions)
+        if self.train.records.kind == "image":
+            parameters = draw(self.config.augmentation, len(inputs), settings.seed, step).to(self.model.device)
+            inputs = augment(inputs.to(self.model.device), parameters, self.config.augmentation)
+        value, statistics = self.supervision(self.model.forward(inputs), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), settings.clip_norm or math.inf)
+        _check_finite(value, norm, step)
+        self.optimizer.step()
+        return statistics, float(norm), rate
+
+    def _record(
+        self, epoch: int, statistics: Callable[[], Statistics], gradient_norm: float, rate: float, advance: Advance
+    ) -> None:
+        """Write what the step measured, or every so many steps of a long run, and show it."""
+        step = self.progress.step
+        if step % math.ceil(self.steps / HISTORY_ROWS) == 0 or step == self.steps:
+            figures = {**statistics(), "gradient_norm": gradient_norm, "learning_rate": rate}
+            self.history.add(step, {"epoch": epoch, **figures})
+            advance(step, self.steps, self._live(figures))
+
+    def _evaluate_and_save(self) -> None:
+        """Evaluate on the validation data, keep the best weights, and save a checkpoint."""
+        vectors = self.model.encode(self.held.loader, np.arange(len(self.held.records)), Reporter())
+        distance = make_distance(self.config.loss)
+        metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
+        figures = {f"validation.{name}": value for name, value in metrics.items() if value is not None}
+        self.history.add(self.progress.step, figures)
+        if _keep_best(self.progress, self.selection, metrics.get(self.selection)):
+            self.model.save_weights(self.folder)
+        self.progress.sampler = self.supervision.sampler.state()
+        checkpoint.save_checkpoint(self.folder / "checkpoints", self.modules, self.optimizer, self.progress)
+
+    def _restored(self) -> checkpoint.Progress:
+        progress, unreadable = checkpoint.load_checkpoint(self.folder / "checkpoints", self.modules, self.optimizer)
+        for sentence in unreadable:
+            self.reporter.warn(sentence)
+        if progress is None:
+            return checkpoint.Progress()
+        self.supervision.sampler.restore(progress.sampler)
+        self.reporter.say(f"going on from step {progress.step}")
+        return progress
+
+    def _live(self, figures: dict[str, Any]) -> str:
+        """The figures shown beside the progress bar."""
+        shown = [f"loss {figures['loss']:.4f}"]
+        if "active_share" in figures:
+            shown.append(f"active {figures['active_share']:.1%}")
+        if self.progress.best_value is not None:
+            shown.append(f"best {self.selection} {self.progress.best_value:.3f}")
+        return "  ".join(shown)
+
+
+def _make_optimizer(modules: nn.ModuleDict, config: Config) -> torch.optim.Optimizer:
+    """AdamW; biases, scales of normalisations and the loss's own parameters are not decayed."""
+    trained = [(name, weight) for name, weight in modules.named_parameters() if weight.requires_grad]
+    if not trained:
+        raise TrainingError("the encoder has no parameter to train.")
+    decayed = [weight for name, weight in trained if weight.dim() > 1 and name.startswith("encoder.")]
+    others = [weight for name, weight in trained if not (weight.dim() > 1 and name.startswith("encoder."))]
+    groups = [
+        {"params": decayed, "weight_decay": config.training.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
+def _check_finite(value: Tensor, gradient_norm: Tensor, step: int) -> None:
+    if not (torch.isfinite(value) and torch.isfinite(gradient_norm)):
+        raise TrainingError(
+            f"at step {step + 1} the loss is {float(value.detach()):g} and the gradient's norm "
+            f"{float(gradient_norm):g}: training cannot go on. The last checkpoint is unharmed. Try a smaller "
+            "--learning-rate, or look for extreme values in the data."
+        )
+
+
+def _keep_best(progress: checkpoint.Progress, selection: str, value: float | None) -> bool:
+    """Whether these are the best weights so far.
+
+    A tie goes to the later weights, which have seen more, but counts against patience.
+    """
+    improved = better(selection, value, progress.best_value)
+    progress.stale_evaluations = 0 if improved else progress.stale_evaluations + 1
+    if improved or value == progress.best_value:  # None == None: nothing to choose by, so the latest
+        progress.best_value, progress.best_step = value, progress.step
+        return True
+    return False

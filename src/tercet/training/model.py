@@ -1,0 +1,211 @@
+"""A model: an encoder with what it needs to read items and to be built again from a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tercet.data.loaders import Loader, make_loader
+from tercet.data.records import Records
+from tercet.encoders.base import Encoder
+from tercet.encoders.build import build, fit_buffers, prepare
+from tercet.encoders.custom import CustomEncoder
+from tercet.errors import InputError, RunError
+from tercet.training import files
+from tercet.training.config import EncoderOptions
+from tercet.training.reporter import Reporter
+
+EMBED_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of the items that could be read, and the reasons for those that could not."""
+
+    vectors: np.ndarray  # float32 (N, D)
+    positions: np.ndarray  # int64 (N,), which item each row is of
+    unreadable: list[tuple[int, str]]
+
+
+@dataclass
+class Model:
+    """An encoder, its options, and its assets (vocabulary, columns, ...)."""
+
+    options: EncoderOptions
+    assets: dict[str, Any]
+    encoder: Encoder
+    device: torch.device
+
+    @classmethod
+    def create(
+        cls,
+        options: EncoderOptions,
+        records: Records,
+        seed: int,
+        device: str,
+        module: nn.Module | None = None,
+    ) -> Model:
+        """A new model for these training records, initialised from the seed; or around the user's own module."""
+        where = choose_device(device)
+        completed, assets = prepare(options, records)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = _wrapped(completed, module) if module is not None else build(completed, assets)
+        fit_buffers(encoder, records)
+        return cls(completed, assets, encoder.to(where), where)
+
+    @classmethod
+    def load(
+        cls, options: EncoderOptions, folder: Path, device: str = "auto", module: nn.Module | None = None
+    ) -> Model:
+        """The model of a run folder, rebuilt from that folder alone.
+
+        Raises:
+            RunError: the folder holds no weights yet, or they do not fit.
+        """
+        weights = read_weights(folder)
+        assets = json.loads((folder / "encoder" / "assets.json").read_text(encoding="utf-8"))
+        with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
+            encoder = _wrapped(options, module) if module is not None else build(options, assets, folder / "encoder")
+        try:
+            encoder.load_state_dict(weights)
+        except RuntimeError as cause:
+            raise RunError(f"the weights in {folder} do not fit the encoder of its config.toml: {cause}") from None
+        where = choose_device(device)
+        return cls(options, assets, encoder.to(where).eval(), where)
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what rebuilds the encoder, besides config.toml and the weights, to `folder`."""
+        files.write_json(folder / "assets.json", self.assets)
+        self.encoder.save_assets(folder)
+
+    def save_weights(self, folder: Path) -> None:
+        """Write the encoder's weights to `folder`/model.safetensors."""
+        files.write_tensors(folder / "model.safetensors", self.encoder.state_dict(), {"format": "pt"})
+
+    def forward(self, batch: Any) -> Tensor:
+        """Embeddings of a batch as the loader gives it, of shape (B, D), with a graph."""
+        return self.encoder(move(batch, self.device))
+
+    def embed(self, items: Sequence[Any], reporter: Reporter | None = None) -> Embedded:
+        """Embeddings of items as they come: paths, texts, or an array of rows.
+
+        Each item is read once first, so that one that cannot be read is known before the work begins.
+        """
+        reporter = reporter or Reporter()
+        loader = make_loader(self.options, items)
+        with reporter.progress("reading") as advance:
+            unreadable = loader.check(advance)
+        bad = {position for position, _ in unreadable}
+        positions = np.array([i for i in range(len(items)) if i not in bad], dtype=np.int64)
+        return Embedded(self.encode(loader, positions, reporter), positions, unreadable)
+
+    def encode(self, loader: Loader, positions: np.ndarray, reporter: Reporter, title: str = "embedding") -> np.ndarray:
+        """Embeddings of these items of a loader, float32 of shape (N, D), in chunks and without a graph."""
+        was_training = self.encoder.training
+        self.encoder.eval()
+        chunks = []
+        try:
+            with torch.no_grad(), reporter.progress(title) as advance:
+                for start in range(0, len(positions), EMBED_BATCH):
+                    batch = loader.batch(positions[start : start + EMBED_BATCH])
+                    chunks.append(self.forward(batch).float().cpu().numpy())
+                    advance(min(start + EMBED_BATCH, len(positions)), len(positions))
+        finally:
+            self.encoder.train(was_training)
+        return np.concatenate(chunks) if chunks else np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Readable:
+    """Records of which every item has been read once, and the loader that gives them as batches."""
+
+    records: Records
+    loader: Loader
+
+
+def read_all(options: EncoderOptions, records: Records, reporter: Reporter, title: str) -> Readable:
+    """Read every item once, leave out those that cannot be read, and say how many.
+
+    Raises:
+        DataError: none can be read.
+    """
+    loader = make_loader(options, records.items)
+    with reporter.progress(f"reading {title} data") as advance:
+        unreadable = loader.check(advance)
+        if not unreadable:
+            return Readable(records, loader)
+        left = records.without(unreadable)
+        first = "; ".join(f"{records.names[i]}: {reason}" for i, reason in unreadable[:3])
+        reporter.warn(
+            f"{len(unreadable)} of {len(records)} items of the {title} data cannot be read and are skipped ({first})"
+        )
+        loader = make_loader(options, left.items)
+        loader.check(advance)
+    return Readable(left, loader)
+
+
+def _wrapped(options: EncoderOptions, module: nn.Module) -> Encoder:
+    """The user's own module as an encoder."""
+    return CustomEncoder(module, options.normalize)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a run's model.safetensors."""
+    path = folder / "model.safetensors"
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} holds no model.safetensors: the training stopped before its first checkpoint. "
+            f"Go on with: tercet train --resume --out {folder}"
+        ) from None
+    except (SafetensorError, OSError) as cause:
+        raise RunError(f"{path} cannot be read: {cause}.") from None
+
+
+def weights_hash(folder: Path) -> str:
+    """32 hexadecimal digits that name the weights of a run folder, whatever they were saved as."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(read_weights(folder).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise InputError(f"device is {device!r}, which cannot be used here ({reason}). Try auto or cpu.") from None
+    return chosen
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """Tensors of a batch, however nested, on the device; anything else (texts) as it is."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)) and any(isinstance(value, (Tensor, dict)) for value in batch):
+        return type(batch)(move(value, device) for value in batch)
+    return batch

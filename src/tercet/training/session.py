@@ -1,0 +1,318 @@
+"""A training session: from a configuration and data to a run folder that is complete but for its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import tercet
+from tercet.data.options import Augmentation
+from tercet.data.readers import read
+from tercet.data.records import Records
+from tercet.data.split import hold_out
+from tercet.errors import ConfigError, DataError, InputError, RunError
+from tercet.evaluation import all_pairs, calibrate, given_pairs
+from tercet.losses import TripletLoss
+from tercet.training import files
+from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
+from tercet.training.config import (
+    ENCODERS,
+    BatchOptions,
+    Config,
+    DataOptions,
+    EncoderOptions,
+    LossOptions,
+    TrainingOptions,
+    field_names,
+    read_config,
+)
+from tercet.training.loop import Outcome, Training
+from tercet.training.model import Model, Readable, read_all
+from tercet.training.reporter import Reporter
+from tercet.training.supervision import Loss, joined_labels, make_distance, make_loss
+
+DEFAULT_MARGIN = 0.2
+DEFAULT_PAIR_MARGIN = 0.5
+DEFAULT_STEPS = 500
+DEFAULT_RATE = 1e-3
+DEFAULT_TUNING_RATE = 5e-5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for, before the data has decided the rest."""
+
+    source: Any
+    """A path, or from Python anything that `read` takes."""
+    data: DataOptions = field(default_factory=DataOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    batch: BatchOptions = field(default_factory=BatchOptions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    encoders: Mapping[str, EncoderOptions] = field(default_factory=dict)
+    """Options by kind; those of the kind that the data turns out to be are used, or the defaults."""
+    validation: Any = None
+    """Validation data as an object; `data.validation` names it by path."""
+    module: nn.Module | None = None
+    """The user's own encoder, with its CustomOptions in `encoders`."""
+    custom_loss: Loss | None = None
+    """The user's own loss(embeddings, labels)."""
+
+
+def request_from(config: Config, source: Any = None) -> Request:
+    """The request that leads to this configuration again."""
+    kind = next(kind for kind, options in ENCODERS.items() if isinstance(config.encoder, options))
+    return Request(
+        source=config.source if source is None else source, data=config.data, loss=config.loss, batch=config.batch,
+        augmentation=config.augmentation, training=config.training, encoders={kind: config.encoder},
+    )  # fmt: skip
+
+
+def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter) -> tuple[Model, Config, Outcome]:
+    """Train, calibrate and assess; afterwards the run folder holds all but the report.
+
+    Nothing is written before the data is known to be good. With `resume`, training goes on from the newest
+    checkpoint of the folder, or from the start where it was stopped before its first.
+
+    Raises:
+        RunError: the folder is in the way.
+        ConfigError: the folder is that of a run with other settings.
+    """
+    resuming = resume and (folder / "config.toml").exists()
+    if not resuming:
+        _check_free(folder)
+    train_records, held_records = _read_data(request, reporter)
+    model = Model.create(
+        _choose_encoder(request, train_records), train_records, request.training.seed, request.training.device,
+        request.module,
+    )  # fmt: skip
+    config = _complete(request, model, train_records)
+    loss = request.custom_loss if request.custom_loss is not None else make_loss(config.loss)
+    _warn_of_margin(config, loss, model, reporter)
+    train = read_all(model.options, train_records, reporter, "training")
+    held = read_all(model.options, held_records, reporter, "validation")
+    known = train.records.fingerprints()
+    warn_of_duplicates(known, held.records, "validation", reporter)
+    if resuming:
+        _check_same(config, read_config(folder / "config.toml"), folder)
+    _write_identity(config, model, known, folder)
+
+    outcome = Training(config, model, loss, train, held, folder, reporter).run()
+
+    model.encoder.load_state_dict(load_file(folder / "model.safetensors"))
+    reporter.say(
+        f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
+    )
+    assessment = _calibrated_assessment(model, held, config, reporter)
+    write_assessment(folder, "validation", assessment, held.records, duplicates=0)
+    files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter))
+    return model, config, outcome
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder} exists already. Go on with it by adding --resume (from Python: resume=True), or choose another "
+            "name."
+        )
+
+
+def _check_same(config: Config, before: Config, folder: Path) -> None:
+    differing = [
+        f"{group}.{name} was {old!r} and is now {new!r}"
+        for group in ("data", "encoder", "loss", "batch", "augmentation", "training")
+        for name in field_names(type(getattr(before, group)))
+        if (old := getattr(getattr(before, group), name)) != (new := getattr(getattr(config, group), name, None))
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder} can be resumed with its own settings only: {'; '.join(differing)}. Leave these out, or start a "
+            "new run."
+        )
+
+
+def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
+    """Training and validation records, said aloud; part of the source is held out where no validation is given."""
+    records = read_source(request.source, request.data)
+    reporter.say(f"training data: {records.description}")
+    for one in records.skipped[:3]:
+        reporter.say(f"  skipped {one.name}: {one.reason}")
+    if len(records.skipped) > 3:
+        reporter.say(f"  and {len(records.skipped) - 3} more")
+    if records.form == "items":
+        raise DataError(f"{records.source} has no labels, pairs or triplets, and training needs them.")
+    validation = request.validation if request.validation is not None else request.data.validation
+    if validation is None:
+        train, held, sentence = hold_out(records, request.data.holdout, request.data.holdout_by, request.training.seed)
+        reporter.say(f"validation data: {sentence}")
+        return train, held
+    held = read_source(validation, request.data)
+    if (held.kind, held.columns) != (records.kind, records.columns):
+        raise DataError(
+            f"the validation data ({held.description}) is not like the training data ({records.description})."
+        )
+    reporter.say(f"validation data: {held.description}")
+    return records, held
+
+
+def read_source(source: Any, options: DataOptions, labelled: bool = True) -> Records:
+    """Read a source with the options of a configuration, as far as they apply to it."""
+    is_table = isinstance(source, (str, Path)) and Path(source).is_file()
+    table = options if is_table else DataOptions()
+    return read(
+        source, kind=options.kind, form=options.form, labelled=labelled,
+        label=table.label, columns=table.columns, root=table.root,
+    )  # fmt: skip
+
+
+def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
+    """The options for this kind of data; options for another kind would do nothing, and are refused."""
+    if "custom" in request.encoders:
+        return request.encoders["custom"]
+    if records.kind == "tensor":
+        if len(request.encoders) == 1:  # Tercet's own encoders take the tensors of a dataset too
+            return next(iter(request.encoders.values()))
+        raise InputError(
+            "a torch Dataset of tensors does not say what it holds; give encoder=ImageOptions(), TabularOptions(), "
+            "your own module, or 'package.module:factory'."
+        )
+    for kind, options in request.encoders.items():
+        if kind != records.kind and options != type(options)():
+            raise InputError(f"options for the {kind} encoder were given, and the data is {records.kind}.")
+    if records.kind != "image" and request.augmentation != Augmentation():
+        raise InputError(f"options for image augmentation were given, and the data is {records.kind}.")
+    return request.encoders.get(records.kind, ENCODERS[records.kind]())
+
+
+def _complete(request: Request, model: Model, records: Records) -> Config:
+    """The configuration with everything that the data decided, as it is written to the run."""
+    kind: Any = None if records.kind == "tensor" else records.kind
+    form: Any = records.form
+    selection: Any = DEFAULT_SELECTION[records.form]
+    loss, training = request.loss, request.training
+    if loss.margin is None:
+        margin = DEFAULT_PAIR_MARGIN if records.form == "marked-pairs" else DEFAULT_MARGIN
+        loss = dataclasses.replace(loss, margin=margin)
+    if training.steps is None and training.epochs is None:
+        training = dataclasses.replace(training, steps=DEFAULT_STEPS)
+    if training.learning_rate is None:
+        tuned = getattr(model.options, "weights", None) and not getattr(model.options, "frozen", False)
+        training = dataclasses.replace(training, learning_rate=DEFAULT_TUNING_RATE if tuned else DEFAULT_RATE)
+    if training.selection is None:
+        training = dataclasses.replace(training, selection=selection)
+    return Config(
+        source=records.source,
+        data=dataclasses.replace(request.data, kind=kind, form=form),
+        encoder=model.options,
+        loss=loss,
+        batch=request.batch,
+        augmentation=request.augmentation,
+        training=training,
+        custom_loss=_class_name(request.custom_loss),
+    )
+
+
+def _class_name(loss: Loss | None) -> str | None:
+    """`package.module:Class` of a loss that the options do not describe."""
+    if loss is None or isinstance(loss, TripletLoss):
+        return None
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def warn_of_duplicates(known: np.ndarray, records: Records, name: str, reporter: Reporter) -> int:
+    """Count and name the records whose contents are among the fingerprints of the training data."""
+    rows = np.flatnonzero(np.isin(records.fingerprints(), known))
+    if len(rows):
+        first = ", ".join(str(records.names[row]) for row in rows[:3])
+        reporter.warn(
+            f"{len(rows)} of {len(records)} items of the {name} data are also in the training data ({first}"
+            f"{', ...' if len(rows) > 3 else ''}): figures on them flatter the model"
+        )
+    return len(rows)
+
+
+def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:
+    """Write evaluations/`name`.json, and its figures into metrics.json as `name`.<metric>."""
+    skipped = [{"name": one.name, "reason": one.reason} for one in records.skipped]
+    files.write_json(folder / "evaluations" / f"{name}.json", assessment.to_json(name, duplicates, skipped))
+    evaluation = assessment.evaluation
+    figures: dict[str, Any] = {f"{name}.{metric}": value for metric, value in evaluation.metrics.items()}
+    figures |= {f"{name}.{metric}_interval": list(ends) for metric, ends in evaluation.intervals.items() if ends}
+    others = {key: value for key, value in read_metrics(folder).items() if not key.startswith(f"{name}.")}
+    files.write_json(folder / "metrics.json", others | figures)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The contents of metrics.json; empty before the first evaluation."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _calibrated_assessment(model: Model, held: Readable, config: Config, reporter: Reporter) -> Assessment:
+    """Calibrate the threshold on the validation data, and assess the model there."""
+    records, distance = held.records, make_distance(config.loss)
+    vectors = model.encode(held.loader, np.arange(len(records)), reporter, "calibrating")
+    if records.form in ("labels", "pairs"):
+        labels = records.labels if records.labels is not None else joined_labels(records)
+        pairs = all_pairs(vectors, labels, distance)
+    else:
+        assert records.tuples is not None
+        pairs = given_pairs(vectors, records.tuples, records.similar, distance)
+    threshold = calibrate(pairs, config.training.threshold_target)
+    return assess(model, held, distance, threshold, reporter, "validating")
+
+
+def _write_identity(config: Config, model: Model, known: np.ndarray, folder: Path) -> None:
+    """Write what the run is, before the first step: it can be resumed from here on."""
+    model.save_assets(folder / "encoder")
+    files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
+    files.write_text(folder / "config.toml", config.to_toml())
+
+
+def _warn_of_margin(config: Config, loss: Loss, model: Model, reporter: Reporter) -> None:
+    """A margin beyond the largest distance on the unit sphere can never be satisfied."""
+    if not isinstance(loss, TripletLoss) or not getattr(model.options, "normalize", False):
+        return
+    largest = loss.rule.distance.sphere_range(getattr(model.options, "dim", 1))
+    if loss.rule.margin >= largest:
+        reporter.warn(
+            f"the margin is {loss.rule.margin:g}, and between normalised embeddings the {config.loss.distance} distance is "
+            f"at most {largest:g}: no triplet can satisfy it. "
+            f"Choose a margin well below, such as {largest / 10:g}"
+        )
+
+
+def _summary(
+    config: Config, model: Model, train: Readable, held: Readable, outcome: Outcome, reporter: Reporter
+) -> dict[str, Any]:
+    skipped = [*train.records.skipped, *held.records.skipped]
+    return {
+        "title": f"{train.records.kind} embedding from {Path(config.source).name or config.source}",
+        "train": train.records.description,
+        "validation": held.records.description,
+        "source": config.source,
+        "reason": outcome.reason,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "selection": outcome.selection,
+        "best_value": outcome.best_value,
+        "parameters": sum(weight.numel() for weight in model.encoder.parameters()),
+        "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
+        "warnings": reporter.warnings,
+        "versions": {
+            "tercet": tercet.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,236 @@
+"""Supervision: what says which items are alike, as batches to train on and the loss of each.
+
+Labels, pairs and triplets differ only here; the loop above and the encoder below see items and embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tercet.data.records import Records
+from tercet.data.samplers import ClassBatches, TupleBatches
+from tercet.distances import Distance, Minkowski, resolve
+from tercet.errors import InputError
+from tercet.losses import TripletLoss, triplet_margin_loss
+from tercet.losses.pair import contrastive_pair_loss
+from tercet.training.config import BatchOptions, LossOptions
+
+Loss = Callable[..., Tensor]
+Statistics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The items of a step, by position, and what is known of them."""
+
+    positions: np.ndarray  # int64 (B,), each item once, but for a class topped up to K samples
+    targets: np.ndarray  # labels (B,), or rows of positions in this batch (T, 2) or (T, 3)
+    similar: np.ndarray | None = None  # bool (T,)
+
+
+class Sampler(Protocol):
+    """Endless batches that can be taken up again where they were left."""
+
+    epoch: int
+
+    def __len__(self) -> int:
+        """How many batches the current epoch has."""
+
+    def next(self) -> np.ndarray:
+        """The next batch, int64 positions."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on with the same batches."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+
+    def summary(self) -> str:
+        """What a batch and an epoch hold, said aloud."""
+
+
+class Supervision:
+    """Deals batches and computes the loss of their embeddings; `make_supervision` chooses the class."""
+
+    def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
+        self.records = records
+        self.sampler = sampler
+        self.loss = loss
+
+    def next(self) -> Batch:
+        """The next batch."""
+        raise NotImplementedError
+
+    def count_steps(self, epochs: int) -> int:
+        """How many batches so many epochs hold; they differ where the classes' sizes are no multiples of K."""
+        before, steps = self.sampler.state(), 0
+        while self.sampler.epoch < epochs:
+            steps += len(self.sampler)
+            for _ in range(len(self.sampler)):
+                self.sampler.next()
+        self.sampler.restore(before)
+        return steps
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """The loss of a batch, a 0-d tensor with a graph, and its statistics on request."""
+        raise NotImplementedError
+
+
+class Labelled(Supervision):
+    """P classes × K samples, and any `loss(embeddings, labels)`."""
+
+    def next(self) -> Batch:
+        """The next P×K batch."""
+        positions = self.sampler.next()
+        assert self.records.labels is not None
+        return Batch(positions, self.records.labels[positions])
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """The loss on the batch's labels; a sample drawn twice is never compared with itself."""
+        return _labelled_loss(self.loss, embeddings, batch)
+
+
+class Paired(Supervision):
+    """Positive pairs: items that pairs join, directly or through others, share a label.
+
+    Where every item is in one pair, that label is the pair's number. Where an item is in several, numbering the pairs
+    would make negatives of items that the table calls alike.
+    """
+
+    def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
+        super().__init__(records, sampler, loss)
+        self.labels = joined_labels(records)
+
+    def next(self) -> Batch:
+        """The next pairs, each item once."""
+        assert self.records.tuples is not None
+        positions = np.unique(self.records.tuples[self.sampler.next()])
+        return Batch(positions, self.labels[positions])
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """The loss on the joined labels."""
+        return _labelled_loss(self.loss, embeddings, batch)
+
+
+class Given(Supervision):
+    """Ready-made triplets (the triplet margin loss) or pairs marked similar or not (the contrastive loss)."""
+
+    def next(self) -> Batch:
+        """The next rows, their items encoded once however many rows use them."""
+        assert self.records.tuples is not None
+        rows = self.sampler.next()
+        positions, inverse = np.unique(self.records.tuples[rows], return_inverse=True)
+        similar = None if self.records.similar is None else self.records.similar[rows]
+        return Batch(positions, inverse.reshape(len(rows), -1), similar)
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """The loss of the batch's rows."""
+        sides = [embeddings[torch.from_numpy(side)] for side in batch.targets.T]
+        if batch.similar is not None:
+            return self._contrastive(sides[0], sides[1], torch.from_numpy(batch.similar).to(embeddings.device))
+        return self._triplet(*sides)
+
+    def _triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
+        assert isinstance(self.loss, TripletLoss)
+        rule = self.loss.rule
+        value = triplet_margin_loss(
+            anchor, positive, negative,
+            margin=rule.margin, distance=rule.distance, penalty=rule.penalty, reduction=rule.reduction,
+        )  # fmt: skip
+
+        def statistics() -> Statistics:
+            with torch.no_grad():
+                near, far = rule.distance.pairs(anchor, positive), rule.distance.pairs(anchor, negative)
+                active = (near + rule.margin > far).double()
+            return _means(loss=value, active_share=active, n_active=active.sum(), mean_positive=near, mean_negative=far)
+
+        return value, statistics
+
+    def _contrastive(self, left: Tensor, right: Tensor, similar: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
+        assert isinstance(self.loss, TripletLoss)
+        rule = self.loss.rule
+        value = contrastive_pair_loss(left, right, similar, negative_margin=rule.margin, distance=rule.distance)
+
+        def statistics() -> Statistics:
+            with torch.no_grad():
+                distance = rule.distance.pairs(left, right)
+                active = torch.where(similar, distance > 0, distance < rule.margin).double()
+            figures = {"mean_positive": distance[similar], "mean_negative": distance[~similar]}
+            present = {name: values for name, values in figures.items() if len(values)}
+            return _means(loss=value, active_share=active, n_active=active.sum(), **present)
+
+        return value, statistics
+
+
+def make_supervision(records: Records, options: BatchOptions, loss: Loss, seed: int) -> Supervision:
+    """The supervision that the data holds, with its sampler.
+
+    Raises:
+        InputError: a loss of the user's own where rows of triplets or marked pairs need Tercet's.
+    """
+    if records.form == "labels":
+        assert records.labels is not None
+        batches = ClassBatches(
+            records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
+        )
+        return Labelled(records, batches, loss)
+    assert records.tuples is not None
+    rows = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
+    if records.form == "pairs":
+        return Paired(records, rows, loss)
+    if not isinstance(loss, TripletLoss):
+        raise InputError(
+            f"a loss of the form loss(embeddings, labels) needs labels or positive pairs, and the data holds "
+            f"{records.form}; leave the loss out, or give a tercet.TripletLoss, whose margin and distance are used."
+        )
+    return Given(records, rows, loss)
+
+
+def make_loss(options: LossOptions) -> TripletLoss:
+    """The triplet loss of a completed configuration."""
+    assert options.margin is not None
+    return TripletLoss(
+        margin=options.margin,
+        mining=options.mining,
+        distance=make_distance(options),
+        penalty=options.penalty,
+        reduction=options.reduction,
+        fallback=options.fallback,
+    )
+
+
+def make_distance(options: LossOptions) -> Distance:
+    """The distance of a configuration, for training, evaluation and search alike."""
+    return Minkowski(p=options.p) if options.p is not None else resolve(options.distance)
+
+
+def joined_labels(records: Records) -> np.ndarray:
+    """A label for each item, int64 (N,): items that pairs join, directly or through others, have the same."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    assert records.tuples is not None
+    left, right = records.tuples.T
+    links = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(records), len(records)))
+    return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def _labelled_loss(loss: Loss, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+    labels = torch.from_numpy(batch.targets).to(embeddings.device)
+    if not isinstance(loss, TripletLoss):
+        value = loss(embeddings, labels)
+        return value, lambda: _means(loss=value)
+    value = loss(embeddings, labels, ids=torch.from_numpy(batch.positions).to(embeddings.device))
+    stats = loss.stats
+    assert stats is not None
+    return value, lambda: {**_means(loss=value), **stats.to_dict()}
+
+
+def _means(**figures: Tensor) -> Statistics:
+    return {name: float(values.detach().double().mean()) for name, values in figures.items()}
