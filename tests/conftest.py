@@ -48,7 +48,7 @@ def text_of(number: int, sample: int) -> str:
     """A sentence of a topic: mostly the topic's own words."""
     generator = np.random.default_rng([3, number, sample])
     own = [WORDS[(3 * number + i) % len(WORDS)] for i in range(3)]
-    return " ".join(generator.choice(own + own + WORDS, size=7))
+    return " ".join(generator.choice([*own, *own, *WORDS], size=7))
 
 
 def write_texts(path: Path, classes: range, samples: int = 6) -> Path:

@@ -49,9 +49,7 @@ class TestFunctionOfRows(DistanceContract):
 @pytest.mark.parametrize("name", DISTANCES)
 def test_it_equals_the_loop(name):
     x, y = random_rows(7, 5, 0), random_rows(11, 5, 1)
-    expected = torch.tensor(
-        [[BY_LOOPS[name](a, b) for b in y.tolist()] for a in x.tolist()], dtype=torch.float64
-    )
+    expected = torch.tensor([[BY_LOOPS[name](a, b) for b in y.tolist()] for a in x.tolist()], dtype=torch.float64)
     assert_close(resolve(name).tile(x, y), expected)
 
 

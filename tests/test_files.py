@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(StorageError, match="Is a directory"), files.new_folder(tmp_path / "a") as target:
+    with pytest.raises(StorageError, match="Is a directory"), files.new_folder(tmp_path / "a") as target:  # noqa: PT012
         (target / "half").mkdir()
         (target / "half").write_text("x")
     assert not (tmp_path / "a").exists()

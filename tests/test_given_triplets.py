@@ -180,9 +180,7 @@ def test_pair_loss_is_twice_hadsell():
 def test_pair_loss_gradient():
     left, right, _ = rows(True)
     similar = torch.arange(13) % 3 == 0
-    assert torch.autograd.gradcheck(
-        lambda x, y: contrastive_pair_loss(x, y, similar, 0.5, 3.0), (left, right)
-    )
+    assert torch.autograd.gradcheck(lambda x, y: contrastive_pair_loss(x, y, similar, 0.5, 3.0), (left, right))
     same = left.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(contrastive_pair_loss(left, same, ~similar), same)
     assert not gradient.any()

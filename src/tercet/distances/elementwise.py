@@ -50,9 +50,7 @@ class Minkowski(Distance):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.p, (int, float)) and 1 <= self.p < math.inf):
-            raise InputError(
-                f"p of the Minkowski distance is {self.p!r}; allowed is a finite number of at least 1."
-            )
+            raise InputError(f"p of the Minkowski distance is {self.p!r}; allowed is a finite number of at least 1.")
         object.__setattr__(self, "p", float(self.p))
 
     @property

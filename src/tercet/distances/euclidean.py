@@ -181,9 +181,7 @@ class Cosine(Distance):
         (unit_x, length_x, alive_x), (unit_y, length_y, alive_y) = _unit_rows(x), _unit_rows(y)
         weights = weights.masked_fill(~(alive_x & alive_y.T), 0)
         dx, dy = _spring_gradient(unit_x, unit_y, 2 * d, weights)
-        dx -= (dx * unit_x).sum(
-            1, keepdim=True
-        ) * unit_x  # only what turns a row counts, not what lengthens it
+        dx -= (dx * unit_x).sum(1, keepdim=True) * unit_x  # only what turns a row counts, not what lengthens it
         dy -= (dy * unit_y).sum(1, keepdim=True) * unit_y
         return dx / length_x, dy / length_y
 

@@ -43,9 +43,7 @@ class Pairing:
         self.labels, self.reference_labels = _dense(labels, reference_labels)
         self.ids, self.reference_ids = ids, reference_ids
         self.order = self.reference_labels.sort(stable=True)[1]  # by class, and by index within a class
-        self.class_sizes = torch.bincount(
-            self.reference_labels, minlength=len(labels) + len(reference_labels)
-        )
+        self.class_sizes = torch.bincount(self.reference_labels, minlength=len(labels) + len(reference_labels))
         self.class_starts = self.class_sizes.cumsum(0) - self.class_sizes
         self.largest_class = int(self.class_sizes[self.labels].max()) if len(labels) else 0
 

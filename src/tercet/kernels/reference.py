@@ -60,18 +60,14 @@ class Outcome:
         self.weights[a, n] = self.weights.get((a, n), 0.0) - slope(z)
 
 
-def mined_triplets(
-    rule: Rule, d: list[float], positives: list[int], negatives: list[int]
-) -> list[tuple[int, int]]:
+def mined_triplets(rule: Rule, d: list[float], positives: list[int], negatives: list[int]) -> list[tuple[int, int]]:
     """The (positive, negative) pairs mined for one anchor, whose distances to the references are d."""
     if rule.mining == "all":
         return [(p, n) for p in positives for n in negatives]
     if not positives or not negatives:
         return []
     if rule.mining == "hard":
-        return [
-            (max(positives, key=lambda p: d[p]), min(negatives, key=lambda n: d[n]))
-        ]  # the first among equals
+        return [(max(positives, key=lambda p: d[p]), min(negatives, key=lambda n: d[n]))]  # the first among equals
     found = []
     for p in positives:
         beyond = [n for n in negatives if d[n] > d[p]]

@@ -73,9 +73,7 @@ class Rule:
             except InputError as fault:
                 found.append(str(fault))
         if self.fallback == "farthest" and self.mining != "semihard" and self.mining in MININGS:
-            found.append(
-                f"fallback 'farthest' belongs to mining 'semihard'; with mining {self.mining!r} leave it out."
-            )
+            found.append(f"fallback 'farthest' belongs to mining 'semihard'; with mining {self.mining!r} leave it out.")
         number = isinstance(self.margin, (int, float)) and not isinstance(self.margin, bool)
         if not number or not math.isfinite(self.margin) or self.margin < 0:
             found.append(f"margin is {self.margin!r}; allowed is a finite number of at least 0.")

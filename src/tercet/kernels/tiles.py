@@ -16,9 +16,7 @@ from tercet.kernels.pairing import Pairing
 class Sums:
     """Everything that is added up over the tiles. Sums that cancel, or run over many terms, are float64."""
 
-    def __init__(
-        self, x: Tensor, y: Tensor, pairing: Pairing, distance: Distance, need_gradient: bool
-    ) -> None:
+    def __init__(self, x: Tensor, y: Tensor, pairing: Pairing, distance: Distance, need_gradient: bool) -> None:
         self.x, self.y, self.pairing, self.distance = x, y, pairing, distance
         self.dx = torch.zeros_like(x) if need_gradient else None
         self.dy = self.dx if y is x else torch.zeros_like(y) if need_gradient else None

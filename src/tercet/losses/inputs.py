@@ -26,9 +26,7 @@ def check_rows(name: str, given: object) -> Tensor:
 def check_alike(name: str, given: Tensor, first_name: str, first: Tensor, rows: bool) -> None:
     """Raise InputError unless both agree in device and D, and with `rows` in their number of rows."""
     if given.device != first.device:
-        raise InputError(
-            f"{name} is on {given.device} and {first_name} on {first.device}; move them to one device."
-        )
+        raise InputError(f"{name} is on {given.device} and {first_name} on {first.device}; move them to one device.")
     if given.shape[1] != first.shape[1] or (rows and len(given) != len(first)):
         what = "shape" if rows else "D"
         raise InputError(

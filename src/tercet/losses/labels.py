@@ -31,9 +31,7 @@ def encode(
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         if len(first) and len(second):
             words, numbers = (other_name, name) if isinstance(first, Tensor) else (name, other_name)
-            raise InputError(
-                f"{words} are strings and {numbers} are integers, which are never equal; give both alike."
-            )
+            raise InputError(f"{words} are strings and {numbers} are integers, which are never equal; give both alike.")
         return torch.zeros(len(first), dtype=torch.int64), torch.zeros(len(second), dtype=torch.int64)
     both = _numbered(first + second)
     return both[: len(first)], both[len(first) :]
@@ -48,9 +46,7 @@ def _flat(name: str, given: Labels, length: int) -> Tensor | list[str]:
     """The entries as an int64 tensor, or as a list of strings; of the right number."""
     entries = _entries(name, given)
     if len(entries) != length:
-        raise InputError(
-            f"{name} has {len(entries)} entries for {length} rows of embeddings; give one for each row."
-        )
+        raise InputError(f"{name} has {len(entries)} entries for {length} rows of embeddings; give one for each row.")
     return entries
 
 
@@ -78,9 +74,7 @@ def _entries(name: str, given: Labels) -> Tensor | list[str]:
 def _array(name: str, given: Sequence[Any]) -> np.ndarray:
     """A list as an array of integers or strings, entry by entry: numpy would make words of mixed lists."""
     entries = [entry.item() if hasattr(entry, "item") and np.ndim(entry) == 0 else entry for entry in given]
-    missing = [
-        row for row, entry in enumerate(entries) if entry is None or entry != entry
-    ]  # NaN is not itself
+    missing = [row for row, entry in enumerate(entries) if entry is None or entry != entry]  # NaN is not itself
     if missing:
         raise InputError(_not_whole(name, "a list", missing))
     kinds = {str if isinstance(entry, str) else type(entry) for entry in entries}

@@ -51,9 +51,7 @@ def contrastive_pair_loss(
     dtype = working_dtype(left, right)
     with torch.autocast(left.device.type, enabled=False):
         d = between.pairs(left.to(dtype), right.to(dtype))
-        costs = torch.where(
-            is_similar, torch.relu(d - positive_margin), torch.relu(negative_margin - d)
-        ).square()
+        costs = torch.where(is_similar, torch.relu(d - positive_margin), torch.relu(negative_margin - d)).square()
         costs = torch.where(d.isfinite(), costs, torch.nan)  # infinitely far would otherwise cost nothing
         return costs.sum() / max(1, len(costs))
 
@@ -61,9 +59,7 @@ def contrastive_pair_loss(
 def _marks(similar: object, length: int) -> Tensor:
     marks = torch.as_tensor(similar)
     if marks.shape != (length,):
-        raise InputError(
-            f"similar has shape {tuple(marks.shape)}; allowed is ({length},), one mark for each pair."
-        )
+        raise InputError(f"similar has shape {tuple(marks.shape)}; allowed is ({length},), one mark for each pair.")
     if marks.is_floating_point() or marks.is_complex():
         raise InputError(f"similar has dtype {marks.dtype}; allowed are booleans, or integers 0 and 1.")
     other = marks[(marks != 0) & (marks != 1)]

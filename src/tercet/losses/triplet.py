@@ -78,7 +78,7 @@ class TripletLoss(nn.Module):
         >>> loss = TripletLoss(margin=1.0)
         >>> embeddings = torch.tensor([[0.0], [1.0], [1.5], [4.0]], requires_grad=True)
         >>> loss(embeddings, ["a", "a", "b", "b"])                      # five of eight triplets are active
-        tensor(1.4000, grad_fn=<_FormedBackward>)
+        tensor(1.5000, grad_fn=<_FormedBackward>)
         >>> loss.stats.to_dict()["n_active"]
         5
     """
@@ -178,9 +178,7 @@ class TripletLoss(nn.Module):
             n_references = len(check_rows("reference", reference))
             check_alike("reference", reference, "embeddings", embeddings, rows=False)
         codes = _on_device(embeddings, "labels", labels, reference_labels, n_references)
-        id_codes = (
-            (None, None) if ids is None else _on_device(embeddings, "ids", ids, reference_ids, n_references)
-        )
+        id_codes = (None, None) if ids is None else _on_device(embeddings, "ids", ids, reference_ids, n_references)
         given = [embeddings] if reference is None else [embeddings, reference]
         with torch.autocast(embeddings.device.type, enabled=False):
             tensors = [tensor.to(working_dtype(*given)) for tensor in given]

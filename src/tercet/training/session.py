@@ -287,9 +287,9 @@ def _warn_of_margin(config: Config, loss: Loss, model: Model, reporter: Reporter
     largest = loss.rule.distance.sphere_range(getattr(model.options, "dim", 1))
     if loss.rule.margin >= largest:
         reporter.warn(
-            f"the margin is {loss.rule.margin:g}, and between normalised embeddings the {config.loss.distance} distance is "
-            f"at most {largest:g}: no triplet can satisfy it. "
-            f"Choose a margin well below, such as {largest / 10:g}"
+            f"the margin is {loss.rule.margin:g}, and between normalised embeddings the {config.loss.distance} "
+            f"distance is at most {largest:g}: no triplet can satisfy it. Choose a margin well below, such as "
+            f"{largest / 10:g}"
         )
 
 
