@@ -121,7 +121,7 @@ def test_a_configuration_with_an_unknown_key(train, images, tmp_path):
     said = train(images, "--config", tmp_path / "mine.toml")
     assert said == (
         f"error: {tmp_path / 'mine.toml'}: loss: unknown key 'magin'. Did you mean 'margin'? Known here are margin, "
-        "mining, distance, p, penalty, reduction, fallback.\n"
+        "mining, distance, p, penalty, temperature, reduction, fallback.\n"
     )
 
 

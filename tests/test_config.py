@@ -110,12 +110,13 @@ def test_a_partial_configuration_takes_defaults(tmp_path):
 def test_faults_are_reported_together():
     with pytest.raises(ConfigError) as raised:
         make_config(
-            loss=LossOptions(margin=-1.0, p=3.0, distance="cosine"),
+            loss=LossOptions(margin=-1.0, p=3.0, distance="cosine", temperature=0.2),
             training=TrainingOptions(steps=3, epochs=2, warmup=1.5),
         )
     assert str(raised.value) == (
         "margin is -1.0, it must be a finite number, 0 or more; warmup is 1.5, it must be 0 or more and below 1; "
         "p is 3.0, but it belongs to distance='minkowski' and the distance is 'cosine'; "
+        "temperature is 0.2, but it belongs to penalty='logsumexp', not 'hinge'; "
         "steps is 3 and epochs is 2; give one of them."
     )
 

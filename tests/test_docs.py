@@ -56,7 +56,18 @@ def page_of_other_tools(page: Path) -> str:
 def test_the_documented_metrics_are_the_ones_written(image_run):
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     metrics = json.loads((image_run / "metrics.json").read_text(encoding="utf-8"))
-    for name in ("eer", "auc", "threshold", "far", "frr", "accuracy", "r_precision", "map_at_r", "n_items", "n_queries"):
+    for name in (
+        "eer",
+        "auc",
+        "threshold",
+        "far",
+        "frr",
+        "accuracy",
+        "r_precision",
+        "map_at_r",
+        "n_items",
+        "n_queries",
+    ):
         assert f"`{name}`" in text
         assert f"validation.{name}" in metrics
 

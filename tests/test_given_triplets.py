@@ -46,7 +46,7 @@ def test_it_equals_torch_with_a_distance(swap):
             assert_close(left, right)
 
 
-@pytest.mark.parametrize("penalty", ["hinge", "squared-hinge", "softplus"])
+@pytest.mark.parametrize("penalty", ["hinge", "squared-hinge", "softplus", "logsumexp"])
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_it_equals_the_loop(penalty, distance):
     from tercet.distances import resolve
@@ -58,20 +58,23 @@ def test_it_equals_the_loop(penalty, distance):
         "hinge": lambda z: max(z, 0),
         "squared-hinge": lambda z: max(z, 0) ** 2,
         "softplus": lambda z: math.log(1 + math.exp(z)),
+        "logsumexp": lambda z: 0.3 * math.log(1 + math.exp(z / 0.3)),
     }[penalty]
+    temperature = 0.3 if penalty == "logsumexp" else None
     costs = [cost(z) for z in arguments]
     active = sum(z > 0 for z in arguments)
     assert 0 < active < 13
     expected = {
         "mean": sum(costs) / 13,
         "sum": sum(costs),
-        "mean-active": sum(costs) / (13 if penalty == "softplus" else active),
+        "mean-active": sum(costs) / (13 if penalty in ("softplus", "logsumexp") else active),
     }
     for reduction, value in expected.items():
-        found = triplet_margin_loss(a, p, n, 0.7, distance, penalty=penalty, reduction=reduction)
+        found = triplet_margin_loss(a, p, n, 0.7, distance, penalty=penalty, reduction=reduction,
+                                    temperature=temperature)  # fmt: skip
         assert found.item() == pytest.approx(value, rel=1e-12)
     assert_close(
-        triplet_margin_loss(a, p, n, 0.7, distance, penalty=penalty, reduction="none"),
+        triplet_margin_loss(a, p, n, 0.7, distance, penalty=penalty, reduction="none", temperature=temperature),
         torch.tensor(costs, dtype=torch.float64),
     )
 

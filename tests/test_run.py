@@ -101,14 +101,14 @@ def test_refusals(image_run, images, tmp_path):
     run = tercet.load(image_run)
     with pytest.raises(InputError, match="items must be a list"):
         run.embed(paths(images)[0])
+    (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="item 1 cannot be read"):
-        (tmp_path / "bad.png").write_bytes(b"no image")
         run.embed([paths(images)[0], str(tmp_path / "bad.png")])
     with pytest.raises(InputError, match="name is 'validation'"):
         run.evaluate(str(images), name="validation")
-    with pytest.raises(RunError, match="holds no config.toml"):
+    with pytest.raises(RunError, match=r"holds no config\.toml"):
         tercet.load(tmp_path)
-    with pytest.raises(RunError, match=f"there is no run at {image_run}x. Did you mean 'images'"):
+    with pytest.raises(RunError, match=rf"there is no run at {image_run}x\. Did you mean 'images'"):
         tercet.load(str(image_run) + "x")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import math
 import os
 import subprocess
 import sys
@@ -20,7 +21,15 @@ from tercet.testing import LossContract, assert_close, every_rule, random_rows, 
 
 
 def loss_of(rule):
-    return TripletLoss(rule.margin, rule.mining, rule.distance, rule.penalty, rule.reduction, rule.fallback)
+    return TripletLoss(
+        rule.margin,
+        rule.mining,
+        rule.distance,
+        rule.penalty,
+        rule.reduction,
+        rule.fallback,
+        rule.temperature if rule.penalty == "logsumexp" else None,
+    )
 
 
 class TestEveryLoss(LossContract):
@@ -255,8 +264,10 @@ def test_defaults():
         "penalty": "hinge",
         "reduction": "mean-active",
         "fallback": "skip",
+        "temperature": None,
         "implementation": "auto",
     }
+    assert TripletLoss(penalty="logsumexp").settings["temperature"] == 0.1
     assert TripletLoss(mining="hard").settings["reduction"] == "mean"
     assert TripletLoss(mining="semihard").settings["reduction"] == "mean"
 
@@ -280,7 +291,7 @@ def test_all_faults_are_named_together():
         "'minkowski', a distance object such as Minkowski(p=3), or a function of rows, "
         "(N, D), (N, D) -> (N,). Did you mean 'euclidean'?",
         "mining is 'semi-hard'; allowed are 'all', 'hard', 'semihard'. Did you mean 'semihard'?",
-        "penalty is 'hing'; allowed are 'hinge', 'squared-hinge', 'softplus'. Did you mean 'hinge'?",
+        "penalty is 'hing'; allowed are 'hinge', 'squared-hinge', 'softplus', 'logsumexp'. Did you mean 'hinge'?",
         "reduction is 'avg'; allowed are 'mean-active', 'mean', 'sum'.",
         "fallback is 'far'; allowed are 'skip', 'farthest'.",
         "margin is -1; allowed is a finite number of at least 0.",
@@ -292,6 +303,45 @@ def test_all_faults_are_named_together():
 def test_margins_that_are_refused(margin):
     with pytest.raises(InputError, match=r"margin is .*; allowed is a finite number of at least 0"):
         TripletLoss(margin=margin)
+
+
+def test_temperatures_that_are_refused():
+    with pytest.raises(
+        InputError, match="temperature belongs to penalty 'logsumexp'; with penalty 'hinge' leave it out"
+    ):
+        TripletLoss(temperature=0.2)
+    for temperature in (0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match=r"temperature is .*; allowed is a finite number above 0\."):
+            TripletLoss(penalty="logsumexp", temperature=temperature)
+
+
+def test_logsumexp_in_closed_form():
+    """n equal negatives at distance 2, positives at 1: tau log(1 + n exp((1 - 2 + m) / tau)) for each pair."""
+    anchor, positive, negative = (torch.tensor([[first, 0.0, 0.0]]).double() for first in (0, 1, -2))
+    loss = TripletLoss(0.25, penalty="logsumexp", temperature=0.4)
+    for n in (1, 5, 40):
+        bank = torch.cat([positive, negative.repeat(n, 1)])
+        value = loss(anchor, [0], reference=bank, reference_labels=[0] + [1] * n)
+        assert value.item() == pytest.approx(0.4 * math.log(1 + n * math.exp((1 - 2 + 0.25) / 0.4)), rel=1e-12)
+
+
+def test_a_low_temperature_is_the_hinge_of_the_nearest_negative():
+    x, labels = random_rows(19, 4, 0), torch.arange(19) % 4
+    smooth = TripletLoss(0.7, penalty="logsumexp", temperature=1e-4, reduction="sum")(x, labels).item()
+    d = torch.cdist(x, x)
+    expected = sum(
+        max(0.0, float(d[a, p] + 0.7 - d[a][labels != labels[a]].min()))
+        for a in range(19) for p in range(19) if a != p and labels[a] == labels[p]
+    )  # fmt: skip
+    assert smooth == pytest.approx(expected, rel=1e-3)
+
+
+def test_logsumexp_does_not_overflow():
+    x = (torch.randn(9, 3, generator=torch.Generator().manual_seed(0)) * 1e4).requires_grad_()
+    value = TripletLoss(0.2, penalty="logsumexp", temperature=0.01)(x, torch.arange(9) % 3)
+    value.backward()
+    assert value.isfinite()
+    assert x.grad.isfinite().all()
 
 
 def test_a_fallback_without_its_mining_is_refused():

@@ -56,9 +56,7 @@ def suggest(word: object, allowed: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def check_choice(
-    name: str, given: object, allowed: Iterable[str], error: type[TercetError] = InputError
-) -> None:
+def check_choice(name: str, given: object, allowed: Iterable[str], error: type[TercetError] = InputError) -> None:
     """Raise `error` unless `given` is one of the allowed words."""
     words = list(allowed)
     if given not in words:

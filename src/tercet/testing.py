@@ -245,7 +245,7 @@ def every_rule(distances: Iterable[Distance] | None = None, margins: Iterable[fl
     if distances is None:
         distances = [make() for make in DISTANCES.values()]
     rules = [
-        Rule(distance, mining, margin, penalty, reduction, fallback)
+        Rule(distance, mining, margin, penalty, reduction, fallback, 0.3 if penalty == "logsumexp" else 1.0)
         for distance, mining, margin, penalty, reduction, fallback in itertools.product(
             distances, MININGS, margins, PENALTIES, REDUCTIONS, FALLBACKS
         )

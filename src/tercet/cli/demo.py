@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 RECIPE: dict[str, Any] = {
     "steps": 240, "classes_per_batch": 20, "samples_per_class": 5, "distance": "cosine", "margin": 0.3,
-    "selection": "auc",
+    "penalty": "logsumexp", "temperature": 0.05,
+    "selection": "loss",
 }  # fmt: skip
 ERASE = 0.7  # twenty people are few: hiding parts of their faces is what keeps the network from learning them by heart
 
@@ -74,13 +75,17 @@ def main(words: Sequence[str]) -> int:
 def demo_request(faces: Path, seed: int) -> Any:
     """What the demo trains: the request of these options."""
     from tercet.data.options import Augmentation
+    from tercet.encoders.options import ImageOptions
     from tercet.run import make_request
     from tercet.training.session import Request
 
     base = Request(source=str(faces / "train"))
-    augmentation = Augmentation(erase=ERASE)
     return make_request(
-        base, validation=faces / "validation", augmentation=augmentation, options={"seed": seed, **RECIPE}
+        base,
+        encoder=ImageOptions(symmetric=True),
+        validation=faces / "validation",
+        augmentation=Augmentation(erase=ERASE),
+        options={"seed": seed, **RECIPE},
     )
 
 

@@ -29,7 +29,8 @@ class ImageNetwork(Encoder):
     Takes images of any size, uint8 or floats in [0, 1], of shape (B, C, H, W), each standardised by itself, so that
     exposure does not matter. Three convolutions, to an eighth of the size; the last maps are averaged over a grid of
     parts, and the head sees the parts side by side. That keeps where things are, which tells aligned images (faces,
-    icons, products, signatures) apart far better than one average over all; `grid=1` is that average.
+    icons, products, signatures) apart far better than one average over all; `grid=1` is that average. With `symmetric`
+    the features of an image and of its mirror image are averaged: both have the same embedding.
     """
 
     def __init__(self, options: ImageOptions) -> None:
@@ -39,6 +40,7 @@ class ImageNetwork(Encoder):
         width = options.width
         self.channels = options.channels
         self.grid = _grid(options.size, options.grid)
+        self.symmetric = options.symmetric
         self.layers = nn.Sequential(
             nn.Conv2d(options.channels, width, 5, stride=2, padding=2),
             nn.GroupNorm(GROUPS, width),
@@ -52,8 +54,15 @@ class ImageNetwork(Encoder):
         """Embeddings before normalisation."""
         pixels = as_pixels(batch, self.channels)
         deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
-        maps = self.layers((pixels - mean) / (deviation + FAINT))
-        return self.head(F.adaptive_avg_pool2d(maps, self.grid).flatten(1))
+        standard = (pixels - mean) / (deviation + FAINT)
+        features = self._features(standard)
+        if self.symmetric:
+            features = (features + self._features(standard.flip(3))) / 2
+        return self.head(features)
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        """The parts of the last maps side by side, of shape (B, F)."""
+        return F.adaptive_avg_pool2d(self.layers(images), self.grid).flatten(1)
 
 
 def _halving(inside: int, outside: int) -> list[nn.Module]:

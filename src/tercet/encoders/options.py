@@ -60,11 +60,14 @@ class ImageOptions:
     """Channels of the first layer of the network from scratch; the later two have 2 and 4 times as many."""
     grid: int = 4
     """Parts on the longer side that the network from scratch tells apart; 1 forgets where things are."""
+    symmetric: bool = False
+    """Embed each image together with its mirror image, so that left and right do not matter (for the network from
+    scratch; twice the work). Right for faces, wrong for writing."""
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, ("crop", "pad", "stretch"))
         _check_positive(self, "dim", "width", "grid")
-        _check_weights(self, "width", "grid")
+        _check_weights(self, "width", "grid", "symmetric")
         if self.width % 8:
             raise InputError(f"width is {self.width}; allowed is a multiple of 8.")
         if self.channels not in (None, 1, 3):

@@ -18,7 +18,7 @@ formed in the same visit:
 Cost of "torch" with B anchors and references, K positives an anchor: two visits of a tile's products for the
 gradient and one for the distances, 3 B²D multiplications in all (one B²D for `hard` and `semihard`), O(log K)
 work a distance, and O(B·D + tile) memory. `softplus` with `all` has no finite summary: O(B²K) work, same
-memory.
+memory. `logsumexp` with `all` visits the tiles twice.
 
 To add a rule, write a `Miner`, name it in `mining.miner_of` and `rule.MININGS`, and define it by loops in
 reference.py; to add a penalty, enter it in `rule.PENALTIES` and `reference.COSTS`. Both then inherit
@@ -112,7 +112,7 @@ def _normalised(batch: Batch, rule: Rule, plan: Plan, totals: Totals) -> Result:
     stats, dtype = totals.stats, batch.anchors.dtype
     share = torch.ones_like(totals.value)
     if rule.reduction != "sum":
-        number = stats.n_active if rule.counts_active_only else stats.n_mined
+        number = stats.n_active if rule.counts_active_only else totals.n_terms
         share = share / number.clamp(min=1)
     finite = batch.anchors.isfinite().all() & batch.references.isfinite().all()
     finite &= stats.mean_positive.isfinite() & stats.mean_negative.isfinite()  # a distance may overflow

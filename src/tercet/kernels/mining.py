@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tercet.distances import blocks
-from tercet.kernels.rule import PENALTIES, Rule
+from tercet.kernels.rule import Rule
 from tercet.kernels.tiles import Rows, Tile
 
 DIRECT_LEVELS = 16  # up to this many thresholds, comparing with each is faster than bisection
@@ -22,15 +22,29 @@ NONE = -1  # no reference chosen yet
 
 
 class Miner(Protocol):
-    """Reduces the negatives of a block of anchors."""
+    """Reduces the negatives of a block of anchors, which it sees once, or twice with a turn in between."""
+
+    visits: int
 
     def __init__(self, rule: Rule, block: Rows) -> None: ...
 
     def see(self, tile: Tile) -> None:
         """Take in the distances to the next references."""
 
+    def turn(self) -> None:
+        """Between two visits: settle what the first one was for."""
+
     def finish(self) -> None:
         """Add to the sums what only all the references together decide."""
+
+
+class OneVisit:
+    """Base of the miners that see each tile once."""
+
+    visits = 1
+
+    def turn(self) -> None:
+        """Nothing is left for a second visit."""
 
 
 def _count_below(levels: Tensor, d: Tensor, or_equal: bool) -> Tensor:
@@ -57,7 +71,7 @@ def _buckets(tile: Tile, levels: Tensor, or_equal: bool) -> Tensor:
     return bucket
 
 
-class AllByMoments:
+class AllByMoments(OneVisit):
     """Every valid triplet, for penalties max(0, z)^degree: L_a = sum over p, n of max(0, t_p - d_an)^degree.
 
     With thresholds t_p = d_ap + margin in ascending order, a negative lies in the bucket of those at or below
@@ -75,7 +89,7 @@ class AllByMoments:
     """
 
     def __init__(self, rule: Rule, block: Rows) -> None:
-        self.block, self.degree = block, PENALTIES[rule.penalty].degree or 1
+        self.block, self.degree = block, rule.cost.degree or 1
         thresholds = torch.where(block.real, block.d + rule.margin, -torch.inf)
         self.levels, self.order = thresholds.sort(dim=1)  # (R, K), padding first
         largest = self.levels[:, -1:].double()
@@ -111,15 +125,16 @@ class AllByMoments:
         sums.value += cost.sum()
         sums.n_active += k.sum().long()
         sums.n_mined += self.block.n_valid()
+        sums.n_terms += self.block.n_valid()
         weights = torch.zeros_like(self.levels).scatter_(1, self.order, slope.to(self.levels.dtype))
         self.block.add_positive_gradient(weights)
 
 
-class AllByPositives:
+class AllByPositives(OneVisit):
     """Every valid triplet, for any other penalty: one pass over the tile for each positive, O(B²K) work."""
 
     def __init__(self, rule: Rule, block: Rows) -> None:
-        self.block, self.penalty = block, PENALTIES[rule.penalty]
+        self.block, self.penalty = block, rule.cost
         self.thresholds = torch.where(block.real, block.d + rule.margin, -torch.inf)
         self.levels = self.thresholds.sort(dim=1)[0]
         self.weights = torch.zeros_like(self.levels, dtype=torch.float64)
@@ -140,10 +155,68 @@ class AllByPositives:
     def finish(self) -> None:
         """Add the gradient of the positives."""
         self.block.sums.n_mined += self.block.n_valid()
+        self.block.sums.n_terms += self.block.n_valid()
         self.block.add_positive_gradient(self.weights.to(self.levels.dtype))
 
 
-class Hard:
+class AllByLogSumExp:
+    """Every valid triplet, a pair's negatives taken together by their smooth maximum.
+
+        L_a = sum over p of tau * log(1 + sum over n of exp((d_ap - d_an + margin) / tau))
+            = sum over p of tau * softplus(z_p)       z_p = (d_ap + margin) / tau + logsumexp over n of -d_an / tau
+
+        dL/dd_ap = sigmoid(z_p)        dL/dd_an = -(sum over p of sigmoid(z_p)) * softmax over n of -d_an / tau
+
+    One log-sum-exp of an anchor's negatives serves all its positives: O(B²) work whatever K. The gradient needs it
+    finished, so the tiles are visited twice. It is kept about the nearest negative, as FlashAttention keeps its sums.
+    """
+
+    visits = 2
+
+    def __init__(self, rule: Rule, block: Rows) -> None:
+        self.rule, self.block, self.turned = rule, block, False
+        thresholds = torch.where(block.real, block.d + rule.margin, -torch.inf)
+        self.levels = thresholds.sort(dim=1)[0]
+        self.nearest = self.levels.new_full((len(self.levels), 1), torch.inf)  # distance of the nearest negative
+        self.sum = self.levels.new_zeros(len(self.levels), 1, dtype=torch.float64)  # of exp((nearest - d_an) / tau)
+
+    def see(self, tile: Tile) -> None:
+        """First add the tile to the sums of exponentials, then its gradient."""
+        if self.turned:
+            share = self._exponentials(tile.d, self.nearest) / self.sum.clamp(min=1)
+            tile.add_negative_gradient((-self.slope_sum * share).to(tile.d.dtype))
+            return
+        above = self.levels.shape[1] - _buckets(tile, self.levels, or_equal=True)
+        self.block.sums.n_active += above.sum()
+        nearest = torch.minimum(self.nearest, tile.d.amin(1, keepdim=True))
+        self.sum *= self._exponentials(self.nearest, nearest)
+        self.sum += self._exponentials(tile.d, nearest).sum(1, keepdim=True)
+        self.nearest = nearest
+
+    def turn(self) -> None:
+        """The log-sum-exp is finished: add the value, and set the slopes."""
+        tau, sums = self.rule.temperature, self.block.sums
+        some = self.nearest < torch.inf
+        logsumexp = torch.where(some, self.sum.log() - self.nearest.double() / tau, -torch.inf)
+        z = torch.where(self.block.real, (self.block.d.double() + self.rule.margin) / tau + logsumexp, -torch.inf)
+        sums.value += tau * torch.logaddexp(z, z.new_zeros(())).sum()
+        sums.n_terms += (self.block.real & some).sum()
+        self.slope = torch.sigmoid(z)
+        self.slope_sum = self.slope.sum(1, keepdim=True)
+        self.turned = True
+
+    def finish(self) -> None:
+        """Add the gradient of the positives."""
+        self.block.sums.n_mined += self.block.n_valid()
+        self.block.add_positive_gradient(self.slope.to(self.block.d.dtype))
+
+    def _exponentials(self, d: Tensor, nearest: Tensor) -> Tensor:
+        """exp((nearest - d) / tau) in float64; 0 for an infinite d, no negative."""
+        gap = torch.where(d < torch.inf, nearest.double() - d.double(), -torch.inf)
+        return torch.exp(gap / self.rule.temperature)
+
+
+class Hard(OneVisit):
     """Each anchor's farthest positive and nearest negative, lowest index first (Hermans et al., eq. 5)."""
 
     def __init__(self, rule: Rule, block: Rows) -> None:
@@ -175,7 +248,7 @@ class Hard:
         )
 
 
-class Semihard:
+class Semihard(OneVisit):
     """For each anchor-positive pair the nearest negative that is strictly farther than the positive.
 
     The positives' distances are the levels; each bucket keeps its nearest negative (lowest index at ties),
@@ -239,12 +312,13 @@ def _add_triplets(
     rule: Rule, block: Rows, i: Tensor, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
 ) -> None:
     """Add listed triplets: anchors i of the block, and references with their distances, all of shape (N,)."""
-    sums, penalty, anchors = block.sums, PENALTIES[rule.penalty], i + block.rows.start
+    sums, penalty, anchors = block.sums, rule.cost, i + block.rows.start
     (p, d_positive), (n, d_negative) = positive, negative
     threshold = d_positive + rule.margin
     z = threshold - d_negative
     sums.value += penalty.value(z).sum(dtype=torch.float64)
     sums.n_mined += len(z)
+    sums.n_terms += len(z)
     sums.n_active += (threshold > d_negative).sum()
     slope = penalty.slope(z)
     sums.add_pairs(anchors, p, d_positive, slope)
@@ -254,5 +328,7 @@ def _add_triplets(
 def miner_of(rule: Rule) -> type[Miner]:
     """The class that reduces by this rule."""
     if rule.mining == "all":
-        return AllByMoments if PENALTIES[rule.penalty].degree else AllByPositives
+        if rule.penalty == "logsumexp":
+            return AllByLogSumExp
+        return AllByMoments if rule.cost.degree else AllByPositives
     return Hard if rule.mining == "hard" else Semihard

@@ -31,6 +31,7 @@ COSTS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "hinge": (lambda z: max(z, 0.0), lambda z: 1.0 if z > 0 else 0.0),
     "squared-hinge": (lambda z: max(z, 0.0) ** 2, lambda z: 2 * max(z, 0.0)),
     "softplus": (_softplus, _sigmoid),
+    "logsumexp": (_softplus, _sigmoid),
 }
 
 
@@ -40,6 +41,7 @@ class Outcome:
 
     value: float = 0.0
     n_mined: int = 0
+    n_terms: int = 0
     n_active: int = 0
     n_valid: int = 0
     without_positive: int = 0
@@ -51,13 +53,32 @@ class Outcome:
     def add(self, rule: Rule, d: list[list[float]], a: int, p: int, n: int) -> None:
         """Count and weigh one mined triplet."""
         cost, slope = COSTS[rule.penalty]
+        tau = rule.temperature if rule.penalty == "logsumexp" else 1.0
         # z > 0 and d_ap + m > d_an round alike here: a difference of unequal numbers is never zero.
         z = (d[a][p] + rule.margin) - d[a][n]
-        self.value += cost(z)
+        self.value += tau * cost(z / tau)
         self.n_mined += 1
+        self.n_terms += 1
         self.n_active += d[a][p] + rule.margin > d[a][n]
-        self.weights[a, p] = self.weights.get((a, p), 0.0) + slope(z)
-        self.weights[a, n] = self.weights.get((a, n), 0.0) - slope(z)
+        self.weigh(a, p, slope(z / tau))
+        self.weigh(a, n, -slope(z / tau))
+
+    def add_pair(self, rule: Rule, d: list[list[float]], a: int, p: int, negatives: list[int]) -> None:
+        """Count and weigh a pair with all its negatives at once: tau * log(1 + sum of exp(z / tau))."""
+        exponents = [((d[a][p] + rule.margin) - d[a][n]) / rule.temperature for n in negatives]
+        largest = max([0.0, *exponents])  # log(1 + ...): the one is exp(0)
+        total = math.exp(-largest) + sum(math.exp(z - largest) for z in exponents)
+        self.value += rule.temperature * (largest + math.log(total))
+        self.n_terms += 1
+        self.n_mined += len(negatives)
+        self.n_active += sum(d[a][p] + rule.margin > d[a][n] for n in negatives)
+        for n, z in zip(negatives, exponents, strict=True):
+            self.weigh(a, p, math.exp(z - largest) / total)
+            self.weigh(a, n, -math.exp(z - largest) / total)
+
+    def weigh(self, a: int, j: int, weight: float) -> None:
+        """Add to the weight of a distance."""
+        self.weights[a, j] = self.weights.get((a, j), 0.0) + weight
 
 
 def mined_triplets(rule: Rule, d: list[float], positives: list[int], negatives: list[int]) -> list[tuple[int, int]]:
@@ -96,6 +117,10 @@ def loop_over_triplets(batch: Batch, rule: Rule, d: list[list[float]]) -> Outcom
         outcome.without_negative += not negatives
         outcome.positive += [d[a][p] for p in positives]
         outcome.negative += [d[a][n] for n in negatives]
+        if rule.penalty == "logsumexp" and rule.mining == "all":
+            for p in positives if negatives else []:
+                outcome.add_pair(rule, d, a, p, negatives)
+            continue
         for p, n in mined_triplets(rule, d[a], positives, negatives):
             outcome.add(rule, d, a, p, n)
     return outcome
@@ -139,4 +164,4 @@ def reduce_by_loops(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -
         anchors_without_positive=whole(found.without_positive),
         anchors_without_negative=whole(found.without_negative),
     )
-    return Totals(x.new_tensor(found.value), dx, dy, stats)
+    return Totals(x.new_tensor(found.value), whole(found.n_terms), dx, dy, stats)

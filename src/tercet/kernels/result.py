@@ -54,12 +54,15 @@ class Totals:
 
     Attributes:
         value: 0-d, float64.
+        n_terms: how many costs the value is the sum of: mined triplets, or, for logsumexp with `all`,
+            anchor-positive pairs that have a negative.
         gradient_anchors: of shape (A, D); None if it was not asked for.
         gradient_references: of shape (M, D), the same object where the anchors are the references; or None.
         stats: figures of the batch.
     """
 
     value: Tensor
+    n_terms: Tensor
     gradient_anchors: Tensor | None
     gradient_references: Tensor | None
     stats: TripletStats

@@ -17,6 +17,7 @@ MININGS = ("all", "hard", "semihard")
 REDUCTIONS = ("mean-active", "mean", "sum")
 FALLBACKS = ("skip", "farthest")
 IMPLEMENTATIONS = ("auto", "torch", "reference")
+DEFAULT_TEMPERATURE = 0.1  # of logsumexp
 MEMORY_BYTES = 16 << 20  # of one tile with its temporaries: large enough to be busy, small enough for a cache
 BYTES_PER_ENTRY = 64  # of a tile: the distance, its bucket (int64), its moments (float64), masks and weights
 
@@ -35,11 +36,16 @@ class Penalty:
     slope: Callable[[Tensor], Tensor]
 
 
+def _softplus(z: Tensor) -> Tensor:
+    return torch.logaddexp(z, z.new_zeros(()))  # not softplus(): beyond 20 it drops what float64 still sees
+
+
 PENALTIES = {
     "hinge": Penalty(1, torch.relu, lambda z: (z > 0).to(z.dtype)),
     "squared-hinge": Penalty(2, lambda z: torch.relu(z).square(), lambda z: 2 * torch.relu(z)),
-    # Not softplus(): beyond 20 it drops the exponential, which float64 still sees.
-    "softplus": Penalty(None, lambda z: torch.logaddexp(z, z.new_zeros(())), torch.sigmoid),
+    "softplus": Penalty(None, _softplus, torch.sigmoid),
+    # Of many negatives at once, see `mining.AllByLogSumExp`; of one, a softplus. `Rule.cost` scales it.
+    "logsumexp": Penalty(None, _softplus, torch.sigmoid),
 }
 
 
@@ -53,6 +59,15 @@ class Rule:
     penalty: str = "hinge"
     reduction: str = "mean-active"
     fallback: str = "skip"
+    temperature: float = 1.0
+
+    @property
+    def cost(self) -> Penalty:
+        """The penalty of one triplet; that of logsumexp is tau * softplus(z / tau)."""
+        penalty, tau = PENALTIES[self.penalty], self.temperature
+        if self.penalty != "logsumexp":
+            return penalty
+        return Penalty(None, lambda z: tau * penalty.value(z / tau), lambda z: penalty.slope(z / tau))
 
     @property
     def counts_active_only(self) -> bool:
@@ -77,6 +92,10 @@ class Rule:
         number = isinstance(self.margin, (int, float)) and not isinstance(self.margin, bool)
         if not number or not math.isfinite(self.margin) or self.margin < 0:
             found.append(f"margin is {self.margin!r}; allowed is a finite number of at least 0.")
+        if self.temperature != 1.0 and self.penalty != "logsumexp" and self.penalty in PENALTIES:
+            found.append(f"temperature belongs to penalty 'logsumexp'; with penalty {self.penalty!r} leave it out.")
+        if not (isinstance(self.temperature, (int, float)) and 0 < self.temperature < math.inf):
+            found.append(f"temperature is {self.temperature!r}; allowed is a finite number above 0.")
         return found
 
 

@@ -1,4 +1,4 @@
-"""Visits every tile of distances once, and forms value and gradient on the way; keeps O(B·D + tile)."""
+"""Visits every tile of distances once, or twice, and forms value and gradient on the way; keeps O(B·D + tile)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ def reduce_by_tiles(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -
             block = Rows(sums, rows)
             miner = miner_of(rule)(rule, block)
             for columns in blocks(len(y), plan.tile_columns):
-                miner.see(Tile(sums, rows, columns))
+                tile = Tile(sums, rows, columns)
+                tile.count()
+                miner.see(tile)
+            miner.turn()
+            if miner.visits == 2 and need_gradient:
+                for columns in blocks(len(y), plan.tile_columns):
+                    miner.see(Tile(sums, rows, columns))
             miner.finish()
     n_positives, n_negatives = pairing.counts
     stats = TripletStats(
@@ -47,4 +53,4 @@ def reduce_by_tiles(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -
         anchors_without_positive=(n_positives == 0).sum(),
         anchors_without_negative=(n_negatives == 0).sum(),
     )
-    return Totals(sums.value, sums.dx, sums.dy, stats)
+    return Totals(sums.value, sums.n_terms, sums.dx, sums.dy, stats)

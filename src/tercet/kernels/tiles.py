@@ -21,7 +21,7 @@ class Sums:
         self.dx = torch.zeros_like(x) if need_gradient else None
         self.dy = self.dx if y is x else torch.zeros_like(y) if need_gradient else None
         self.value, self.positive, self.negative = x.new_zeros(3, dtype=torch.float64).unbind()
-        self.n_mined, self.n_active = torch.zeros(2, dtype=torch.int64, device=x.device).unbind()
+        self.n_mined, self.n_active, self.n_terms = torch.zeros(3, dtype=torch.int64, device=x.device).unbind()
 
     def add_pairs(self, i: Tensor, j: Tensor, d: Tensor, weights: Tensor) -> None:
         """Add the gradient of sum(weights * d) over listed pairs of rows x[i] and y[j]."""
@@ -63,8 +63,11 @@ class Tile:
         self.negative = sums.pairing.negatives(rows, columns)  # (R, C)
         self.d = sums.distance.tile(x, y)
         self.slack = sums.distance.rounding(x, y)  # (R, 1)
-        sums.negative += torch.where(self.negative, self.d, 0).sum(dtype=torch.float64)
         self.d.masked_fill_(~self.negative, torch.inf)
+
+    def count(self) -> None:
+        """Add the distances to the sum that the mean distance of negatives is made of."""
+        self.sums.negative += torch.where(self.negative, self.d, 0).sum(dtype=torch.float64)
 
     def settle(self, doubtful: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Put exact distances where the mask of shape (R, C) says; return where and what, as lists."""

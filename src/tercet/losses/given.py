@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from tercet import distances
 from tercet.distances import Distance
 from tercet.errors import InputError, check_choice
-from tercet.kernels import PENALTIES
+from tercet.kernels import PENALTIES, Rule
+from tercet.kernels.rule import DEFAULT_TEMPERATURE
 from tercet.losses.inputs import check_alike, check_rows, working_dtype
 
 REDUCTIONS = ("mean", "sum", "none", "mean-active")
@@ -26,6 +26,7 @@ def triplet_margin_loss(
     swap: bool = False,
     penalty: str = "hinge",
     reduction: str = "mean",
+    temperature: float | None = None,
 ) -> Tensor:
     """Triplet loss of N given triplets: the reduction of penalty(d(a, p) + margin - d(a, n)).
 
@@ -42,7 +43,9 @@ def triplet_margin_loss(
         margin: finite and at least 0.
         distance: as in `TripletLoss`.
         swap: whether the negative may be compared with the positive instead of with the anchor.
-        penalty: "hinge", "squared-hinge" or "softplus".
+        penalty: "hinge", "squared-hinge", "softplus", or "logsumexp", which for one negative is
+            temperature * softplus(z / temperature).
+        temperature: of logsumexp, 0.1 by default; it belongs to that penalty alone.
         reduction: "mean", "sum", "none" (the N penalties), or "mean-active": the mean over triplets with z >
             0 (with softplus, which penalises every triplet, over all). A mean over nothing is 0.
 
@@ -57,9 +60,12 @@ def triplet_margin_loss(
         check_alike(name, check_rows(name, rows), "anchor", anchor, rows=True)
     check_choice("penalty", penalty, PENALTIES)
     check_choice("reduction", reduction, REDUCTIONS)
-    if not math.isfinite(margin) or margin < 0:
-        raise InputError(f"margin is {margin!r}; allowed is a finite number of at least 0.")
     between = distances.resolve(distance)
+    if temperature is None:
+        temperature = DEFAULT_TEMPERATURE if penalty == "logsumexp" else 1.0
+    rule = Rule(between, margin=margin, penalty=penalty, temperature=temperature)
+    if rule.faults():
+        raise InputError("\n".join(rule.faults()))
     dtype = working_dtype(anchor, positive, negative)
     with torch.autocast(anchor.device.type, enabled=False):
         a, p, n = anchor.to(dtype), positive.to(dtype), negative.to(dtype)
@@ -69,8 +75,7 @@ def triplet_margin_loss(
         z = d_positive + margin - d_negative
         # An infinite negative would otherwise pass for a triplet that is satisfied.
         z = torch.where(d_positive.isfinite() & d_negative.isfinite(), z, torch.nan)
-        costs = PENALTIES[penalty].value(z)
-        return _reduced(costs, z, reduction, active_only=PENALTIES[penalty].degree is not None)
+        return _reduced(rule.cost.value(z), z, reduction, active_only=rule.cost.degree is not None)
 
 
 def _reduced(costs: Tensor, z: Tensor, reduction: str, active_only: bool) -> Tensor:

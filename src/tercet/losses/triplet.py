@@ -13,6 +13,7 @@ from tercet import distances
 from tercet.distances import Distance
 from tercet.errors import InputError, TercetWarning, check_choice
 from tercet.kernels import IMPLEMENTATIONS, Plan, Rule, TripletStats, reduce_triplets
+from tercet.kernels.rule import DEFAULT_TEMPERATURE
 from tercet.losses.formed import with_gradient
 from tercet.losses.inputs import check_alike, check_rows, working_dtype
 from tercet.losses.labels import Labels, encode
@@ -21,37 +22,43 @@ from tercet.losses.labels import Labels, encode
 class TripletLoss(nn.Module):
     """Triplet loss over all valid triplets of a batch, or over those that a rule mines.
 
-    With P(a) the other items of anchor a's class, N(a) the items of other classes, d_ap = d(a, p), m the
-    margin and the penalty of z, which is max(0, z) (`hinge`), max(0, z)² (`squared-hinge`) or log(1 + exp(z))
-    (`softplus`), it equals
+    P(a) are the other items of anchor a's class, N(a) the items of other classes, d_ap = d(a, p), m the margin. A
+    triplet costs penalty(z) with z = d_ap + m - d_an, which is max(0, z) (`hinge`), max(0, z)² (`squared-hinge`) or
+    log(1 + exp(z)) (`softplus`). The loss is the sum of these costs over the mined triplets:
 
-        all        sum over a, p in P(a), n in N(a) of penalty(d_ap + m - d_an)
-        hard       sum over a of penalty(max over p of d_ap + m - min over n of d_an)
-        semihard   sum over a, p of penalty(d_ap + m - min over n with d_an > d_ap of d_an)
+        all        every p in P(a) and n in N(a)                       Hermans et al. 2017, eq. 6
+        hard       of each a the farthest p and the nearest n          Hermans et al. 2017, eq. 5
+        semihard   of each a and p the nearest n with d_an > d_ap      see below
 
-    (Hermans et al. 2017, eq. 6 and eq. 5; for semihard see below)
-    divided as `reduction` says: by the number of mined triplets (`mean`), of active ones, those with d_ap + m
-    > d_an (`mean-active`, Hermans et al.'s "!= 0"), or not at all (`sum`). Softplus penalises every triplet,
-    so with it `mean-active` is `mean`. A mean over nothing is 0.
+    divided as `reduction` says: by the number of mined triplets (`mean`), of active ones, those with d_ap + m > d_an
+    (`mean-active`, Hermans et al.'s "!= 0"), or not at all (`sum`). Softplus penalises every triplet, so with it
+    `mean-active` is `mean`. A mean over nothing is 0.
 
-    `semihard` takes, for every anchor-positive pair, the nearest negative that is strictly farther than the
-    positive, within the margin or not: the rule of TensorFlow Addons' TripletSemiHardLoss. A pair without one
-    is left out (`fallback="skip"`) or takes the farthest negative (`fallback="farthest"`, as TensorFlow
-    Addons does). FaceNet (Schroff et al. 2015, eq. 4) only asks for d_ap < d_an; eq. 3 is the sum that `all`
-    computes, with `squared-euclidean`. Other libraries mean other things by the word: every triplet with 0 <
-    d_an - d_ap <= m (PyTorch Metric Learning), or one negative beyond the farthest positive (TensorFlow
-    Similarity). Other defaults differ too: there the distance may be of normalised embeddings; here nothing
-    is normalised unless the distance is `cosine`.
+    The penalty `logsumexp`, with temperature tau, takes the negatives of a pair together, by their smooth maximum:
 
-    The sum over all triplets needs no triplets: an anchor's few positives give thresholds t_p = d_ap + m, and
-    each negative is compared with them once. With k_p negatives below t_p, of sum s_p, the hinge is sum_p
-    (k_p t_p - s_p), and its gradient counts. The same idea makes ranking SVMs fast (Joachims 2006), and the
-    squared hinge over all pairs log-linear (Rust and Hocking 2023).
+        all        sum over a, p of tau * log(1 + sum over n of exp((d_ap - d_an + m) / tau))
+
+    (Sohn 2016's tuplet loss with a margin; kin to Hermans et al. 2017, eq. 7, which also sums over the positives).
+    Its mean is over the pairs. With hard and semihard, which leave one negative, it is tau * softplus(z / tau).
+
+    `semihard` takes, for every anchor-positive pair, the nearest negative that is strictly farther than the positive,
+    within the margin or not: the rule of TensorFlow Addons' TripletSemiHardLoss. A pair without one is left out
+    (`fallback="skip"`) or takes the farthest negative (`fallback="farthest"`, as TensorFlow Addons does). FaceNet
+    (Schroff et al. 2015, eq. 4) only asks for d_ap < d_an; its eq. 3 is the sum that `all` computes, with
+    `squared-euclidean`. Other libraries mean other things by the word: every triplet with 0 < d_an - d_ap <= m
+    (PyTorch Metric Learning), or one negative beyond the farthest positive (TensorFlow Similarity). Other defaults
+    differ too: there the distance may be of normalised embeddings; here nothing is normalised unless the distance is
+    `cosine`.
+
+    The sum over all triplets needs no triplets: an anchor's few positives give thresholds t_p = d_ap + m, and each
+    negative is compared with them once. With k_p negatives below t_p, of sum s_p, the hinge is sum_p (k_p t_p - s_p),
+    and its gradient counts. The same idea makes ranking SVMs fast (Joachims 2006), and the squared hinge over all pairs
+    log-linear (Rust and Hocking 2023).
 
     Time: three products of (B, D) by (D, B), forward and backward together, and O(log K) work a distance;
-    with `all` and `softplus`, O(B²K). Memory: O(B·D + tile). The gradient is formed in the forward pass, so
-    the loss cannot be differentiated twice. Half precision is computed in float32; autocast does not reach
-    inside.
+    with `all`, O(B²K) for softplus and two visits of the distances for logsumexp. Memory: O(B·D + tile). The gradient
+    is formed in the forward pass, so the loss cannot be differentiated twice. Half precision is computed in float32;
+    autocast does not reach inside.
 
     Args:
         margin: m, finite and at least 0. On the unit sphere the Euclidean distance lies in [0, 2], its square
@@ -59,10 +66,11 @@ class TripletLoss(nn.Module):
         mining: "all", "hard" or "semihard".
         distance: a name ("euclidean", "squared-euclidean", "cosine", "manhattan", "minkowski"), an object
             such as `Minkowski(p=3)`, or any symmetric function of rows, (N, D), (N, D) -> (N,).
-        penalty: "hinge", "squared-hinge" or "softplus".
+        penalty: "hinge", "squared-hinge", "softplus" or "logsumexp".
         reduction: "mean-active", "mean" or "sum"; None means mean-active for `all` and mean for the others,
             which mean-active hurts (Hermans et al. 2017, table 1).
         fallback: of `semihard`: "skip" or "farthest".
+        temperature: tau of logsumexp, 0.1 by default; it belongs to that penalty alone.
         implementation: "auto", "torch", or "reference" (plain loops, for small batches). `plan` records the
             choice.
 
@@ -91,6 +99,7 @@ class TripletLoss(nn.Module):
         penalty: str = "hinge",
         reduction: str | None = None,
         fallback: str = "skip",
+        temperature: float | None = None,
         implementation: str = "auto",
     ) -> None:
         super().__init__()
@@ -102,7 +111,9 @@ class TripletLoss(nn.Module):
         except InputError as fault:
             resolved = distances.Euclidean()
             faults.append(str(fault))
-        self.rule = Rule(resolved, mining, margin, penalty, reduction, fallback)
+        if temperature is None:
+            temperature = DEFAULT_TEMPERATURE if penalty == "logsumexp" else 1.0
+        self.rule = Rule(resolved, mining, margin, penalty, reduction, fallback, temperature)
         faults += self.rule.faults()
         try:
             check_choice("implementation", implementation, IMPLEMENTATIONS)
@@ -135,6 +146,7 @@ class TripletLoss(nn.Module):
             "penalty": rule.penalty,
             "reduction": rule.reduction,
             "fallback": rule.fallback,
+            "temperature": rule.temperature if rule.penalty == "logsumexp" else None,
             "implementation": self.implementation,
         }
 

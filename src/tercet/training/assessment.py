@@ -24,6 +24,7 @@ LARGER_IS_BETTER = {
     "auc": True,
     "eer": False,
     "triplet_accuracy": True,
+    "loss": False,
 }
 DEFAULT_SELECTION = {
     "labels": "map_at_r",

@@ -84,8 +84,11 @@ class LossOptions:
     p: float | None = None
     """The power of the minkowski distance."""
 
-    penalty: Literal["hinge", "squared-hinge", "softplus"] = "hinge"
-    """What a triplet costs that violates the margin."""
+    penalty: Literal["hinge", "squared-hinge", "softplus", "logsumexp"] = "hinge"
+    """What a triplet costs that violates the margin; logsumexp takes a pair's negatives together, nearest first."""
+
+    temperature: float | None = None
+    """How sharply logsumexp prefers the nearest negatives; 0.1 when left open."""
 
     reduction: Literal["mean-active", "mean", "sum"] | None = None
     """Mean over the triplets that violate the margin, over all mined, or the sum; mean-active for mining=all."""
@@ -139,9 +142,10 @@ class TrainingOptions:
     patience: int = 0
     """Stop after so many evaluations without a better one; 0 never stops early."""
 
-    selection: Literal["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy"] | None = None
+    selection: Literal["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy", "loss"] | None = None
     """The validation metric that chooses the best checkpoint: map_at_r for classes and pairs, triplet_accuracy for
-    triplets, auc for pairs marked similar or not."""
+    triplets, auc for pairs marked similar or not. loss is the loss of all validation items taken as one batch, which
+    still tells checkpoints apart where few classes are easily told apart."""
 
     threshold_target: Literal["eer"] | float = "eer"
     """The threshold for same or different is where both errors are equal, or where the false accept rate is this."""
@@ -241,6 +245,7 @@ def _faults(config: Config) -> list[str]:
             "a finite number, 0 or more",
         ),
         ("p", loss.p, loss.p is None or loss.p >= 1, "1 or more"),
+        ("temperature", loss.temperature, loss.temperature is None or loss.temperature > 0, "above 0"),
         ("classes_per_batch", batch.classes_per_batch, batch.classes_per_batch >= 2, "2 or more"),
         ("samples_per_class", batch.samples_per_class, batch.samples_per_class >= 2, "2 or more"),
         ("rows_per_batch", batch.rows_per_batch, batch.rows_per_batch >= 2, "2 or more"),
@@ -263,6 +268,8 @@ def _faults(config: Config) -> list[str]:
     faults = [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
     if loss.p is not None and loss.distance != "minkowski":
         faults.append(f"p is {loss.p}, but it belongs to distance='minkowski' and the distance is {loss.distance!r}")
+    if loss.temperature is not None and loss.penalty != "logsumexp":
+        faults.append(f"temperature is {loss.temperature}, but it belongs to penalty='logsumexp', not {loss.penalty!r}")
     if training.steps is not None and training.epochs is not None:
         faults.append(f"steps is {training.steps} and epochs is {training.epochs}; give one of them")
     return faults

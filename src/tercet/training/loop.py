@@ -22,7 +22,7 @@ from tercet.training.interrupt import stop_requests
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Advance, Reporter
 from tercet.training.schedule import learning_rate_factor
-from tercet.training.supervision import Loss, Statistics, make_distance, make_supervision
+from tercet.training.supervision import Loss, Statistics, make_distance, make_supervision, whole_loss
 
 HISTORY_ROWS = 2000
 DEFAULT_EVALUATIONS = 10
@@ -66,7 +66,7 @@ class Training:
         reporter: Reporter,
     ) -> None:
         self.config, self.model, self.train, self.held = config, model, train, held
-        self.folder, self.reporter = folder, reporter
+        self.folder, self.reporter, self.loss = folder, reporter, loss
         settings = config.training
         self.supervision = make_supervision(train.records, config.batch, loss, settings.seed)
         reporter.say(f"batches: {self.supervision.sampler.summary()}")
@@ -143,6 +143,8 @@ class Training:
         vectors = self.model.encode(self.held.loader, np.arange(len(self.held.records)), Reporter())
         distance = make_distance(self.config.loss)
         metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
+        if self.selection == "loss":
+            metrics = {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
         figures = {f"validation.{name}": value for name, value in metrics.items() if value is not None}
         self.history.add(self.progress.step, figures)
         if _keep_best(self.progress, self.selection, metrics.get(self.selection)):

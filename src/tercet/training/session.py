@@ -23,6 +23,7 @@ from tercet.data.split import hold_out
 from tercet.errors import ConfigError, DataError, InputError, RunError
 from tercet.evaluation import all_pairs, calibrate, given_pairs
 from tercet.losses import TripletLoss
+from tercet.losses.triplet import DEFAULT_TEMPERATURE
 from tercet.training import files
 from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
 from tercet.training.config import (
@@ -203,6 +204,8 @@ def _complete(request: Request, model: Model, records: Records) -> Config:
     if loss.margin is None:
         margin = DEFAULT_PAIR_MARGIN if records.form == "marked-pairs" else DEFAULT_MARGIN
         loss = dataclasses.replace(loss, margin=margin)
+    if loss.penalty == "logsumexp" and loss.temperature is None:
+        loss = dataclasses.replace(loss, temperature=DEFAULT_TEMPERATURE)
     if training.steps is None and training.epochs is None:
         training = dataclasses.replace(training, steps=DEFAULT_STEPS)
     if training.learning_rate is None:

@@ -65,6 +65,10 @@ class Supervision:
 
     def next(self) -> Batch:
         """The next batch."""
+        return self.batch(self.sampler.next())
+
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """The batch of these items, or of these rows of a table of pairs or triplets; int64 positions."""
         raise NotImplementedError
 
     def count_steps(self, epochs: int) -> int:
@@ -85,11 +89,10 @@ class Supervision:
 class Labelled(Supervision):
     """P classes × K samples, and any `loss(embeddings, labels)`."""
 
-    def next(self) -> Batch:
-        """The next P×K batch."""
-        positions = self.sampler.next()
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """These items with their labels."""
         assert self.records.labels is not None
-        return Batch(positions, self.records.labels[positions])
+        return Batch(chosen, self.records.labels[chosen])
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """The loss on the batch's labels; a sample drawn twice is never compared with itself."""
@@ -107,10 +110,10 @@ class Paired(Supervision):
         super().__init__(records, sampler, loss)
         self.labels = joined_labels(records)
 
-    def next(self) -> Batch:
-        """The next pairs, each item once."""
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """The items of these pairs, each once, with their joined labels."""
         assert self.records.tuples is not None
-        positions = np.unique(self.records.tuples[self.sampler.next()])
+        positions = np.unique(self.records.tuples[chosen])
         return Batch(positions, self.labels[positions])
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
@@ -121,13 +124,12 @@ class Paired(Supervision):
 class Given(Supervision):
     """Ready-made triplets (the triplet margin loss) or pairs marked similar or not (the contrastive loss)."""
 
-    def next(self) -> Batch:
-        """The next rows, their items encoded once however many rows use them."""
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """These rows, their items encoded once however many rows use them."""
         assert self.records.tuples is not None
-        rows = self.sampler.next()
-        positions, inverse = np.unique(self.records.tuples[rows], return_inverse=True)
-        similar = None if self.records.similar is None else self.records.similar[rows]
-        return Batch(positions, inverse.reshape(len(rows), -1), similar)
+        positions, inverse = np.unique(self.records.tuples[chosen], return_inverse=True)
+        similar = None if self.records.similar is None else self.records.similar[chosen]
+        return Batch(positions, inverse.reshape(len(chosen), -1), similar)
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """The loss of the batch's rows."""
@@ -142,6 +144,7 @@ class Given(Supervision):
         value = triplet_margin_loss(
             anchor, positive, negative,
             margin=rule.margin, distance=rule.distance, penalty=rule.penalty, reduction=rule.reduction,
+            temperature=self.loss.settings["temperature"],
         )  # fmt: skip
 
         def statistics() -> Statistics:
@@ -168,28 +171,42 @@ class Given(Supervision):
         return value, statistics
 
 
+SUPERVISIONS: dict[str, type[Supervision]] = {
+    "labels": Labelled,
+    "pairs": Paired,
+    "triplets": Given,
+    "marked-pairs": Given,
+}
+
+
 def make_supervision(records: Records, options: BatchOptions, loss: Loss, seed: int) -> Supervision:
     """The supervision that the data holds, with its sampler.
 
     Raises:
         InputError: a loss of the user's own where rows of triplets or marked pairs need Tercet's.
     """
-    if records.form == "labels":
-        assert records.labels is not None
-        batches = ClassBatches(
-            records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
-        )
-        return Labelled(records, batches, loss)
-    assert records.tuples is not None
-    rows = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
-    if records.form == "pairs":
-        return Paired(records, rows, loss)
-    if not isinstance(loss, TripletLoss):
+    if records.form in ("triplets", "marked-pairs") and not isinstance(loss, TripletLoss):
         raise InputError(
             f"a loss of the form loss(embeddings, labels) needs labels or positive pairs, and the data holds "
             f"{records.form}; leave the loss out, or give a tercet.TripletLoss, whose margin and distance are used."
         )
-    return Given(records, rows, loss)
+    if records.labels is None:
+        assert records.tuples is not None
+        sampler: Sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
+    else:
+        sampler = ClassBatches(
+            records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
+        )
+    return SUPERVISIONS[records.form](records, sampler, loss)
+
+
+def whole_loss(records: Records, loss: Loss, vectors: np.ndarray) -> float:
+    """The loss of all items, or of all rows of pairs or triplets, as one batch; vectors of shape (N, D)."""
+    count = len(records) if records.tuples is None else len(records.tuples)
+    supervision = SUPERVISIONS[records.form](records, TupleBatches(count, count), loss)
+    batch = supervision.next()
+    with torch.no_grad():
+        return float(supervision(torch.from_numpy(vectors[batch.positions]), batch)[0])
 
 
 def make_loss(options: LossOptions) -> TripletLoss:
@@ -202,6 +219,7 @@ def make_loss(options: LossOptions) -> TripletLoss:
         penalty=options.penalty,
         reduction=options.reduction,
         fallback=options.fallback,
+        temperature=options.temperature,
     )
 
 
