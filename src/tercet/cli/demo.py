@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tercet.run import Run
 
 RECIPE: dict[str, Any] = {
-    "steps": 240, "classes_per_batch": 20, "samples_per_class": 5, "distance": "cosine", "margin": 0.3,
+    "steps": 200, "classes_per_batch": 20, "samples_per_class": 5, "distance": "cosine", "margin": 0.3,
     "penalty": "logsumexp", "temperature": 0.05,
     "selection": "loss",
 }  # fmt: skip
