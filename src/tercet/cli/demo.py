@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +62,7 @@ def main(words: Sequence[str]) -> int:
     index.save(out / "people-26-40.index")
 
     query, same, other = (str(faces / "test" / name) for name in ("s26/1.png", "s26/7.png", "s31/1.png"))
-    found = index.search(run.embed([query]), 5)[0]
+    found = [one for one in index.search(run.embed([query]), 6)[0] if one.name != "s26/1.png"]  # itself
     verdicts = {name: run.verify(query, name) for name in (same, other)}
     if command.json:
         show_json({
@@ -112,6 +114,14 @@ def _show(run: Run, query: str, found: list[Any], verdicts: dict[str, Any]) -> N
         show(f"  {query} and {name}: {'same' if verdict.same else 'different'} "
              f"(distance {verdict.distance:.3f}, threshold {verdict.threshold:.3f})")  # fmt: skip
     show(f"\nreport: {run.path / 'report.html'}\nnext:")
-    show(f"  tercet search {run.path / 'people-26-40.index'} {query} -k 5")
-    show(f"  tercet verify {run.path} {query} {next(iter(verdicts))}")
-    show("  tercet train YOUR-FOLDER --out runs/mine      (a subfolder for each class)")
+    program = _program()
+    show(f"  {program} search {run.path / 'people-26-40.index'} {query} -k 5")
+    show(f"  {program} verify {run.path} {query} {next(iter(verdicts))}")
+    show(f"  {program} train YOUR-FOLDER --out runs/mine      (a subfolder for each class)")
+
+
+def _program() -> str:
+    """What to type for `tercet`: where it was started from, if it is not on the path."""
+    if shutil.which("tercet") or Path(sys.argv[0]).name != "tercet":
+        return "tercet"
+    return os.path.relpath(sys.argv[0])

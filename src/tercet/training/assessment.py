@@ -73,7 +73,7 @@ def assess(
     """Embed the records and evaluate the embeddings, with intervals and pictures of the mistakes."""
     vectors = model.encode(data.loader, np.arange(len(data.records)), reporter, title)
     evaluation = evaluate_vectors(vectors, data.records, distance, threshold, intervals=True)
-    return Assessment(evaluation, data.records.description, _shown(evaluation, data.records))
+    return Assessment(evaluation, data.records.count(), _shown(evaluation, data.records))
 
 
 def assess_raw(model: Model, data: Readable) -> Assessment:
@@ -87,7 +87,7 @@ def assess_raw(model: Model, data: Readable) -> Assessment:
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
     evaluation = evaluate_vectors(vectors, data.records, distance, None, intervals=True)
-    sentence = f"{words}, {distance} distance, on {data.records.description}"
+    sentence = f"{words}, {distance} distance, on {data.records.count()}"
     return Assessment(evaluation, sentence, _shown(evaluation, data.records))
 
 

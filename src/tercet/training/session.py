@@ -301,9 +301,9 @@ def _summary(
 ) -> dict[str, Any]:
     skipped = [*train.records.skipped, *held.records.skipped]
     return {
-        "title": f"{train.records.kind} embedding from {Path(config.source).name or config.source}",
-        "train": train.records.description,
-        "validation": held.records.description,
+        "title": f"{train.records.kind} embedding, trained on {config.source}",
+        "train": train.records.count(),
+        "validation": held.records.count(),
         "source": config.source,
         "reason": outcome.reason,
         "steps": outcome.steps,
