@@ -97,6 +97,19 @@ def test_a_pretrained_text_encoder_needs_its_folder_only_once(texts, tmp_path):
     assert np.array_equal(tercet.load(run.path).embed(["apple river", "tiger stone"]), expected)
 
 
+def test_the_columns_of_training_are_read_again(numbers, texts, tmp_path):
+    """A table with more columns, in another order, without labels: the features are found by their names."""
+    run = tercet.train(str(numbers), out=tmp_path / "run", steps=3, progress=False)
+    assert run.config.data.columns == ("length", "width", "height", "weight")
+    (tmp_path / "more.csv").write_text("extra,weight,height,width,length\n9,4,3,2,1\n9,8,7,6,5\n")
+    batch = run.embed_records(str(tmp_path / "more.csv"))
+    assert np.array_equal(batch.vectors, run.embed([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    assert batch.labels is None
+    (tmp_path / "less.csv").write_text("weight,height,width\n4,3,2\n")
+    with pytest.raises(DataError, match="length"):
+        run.embed_records(str(tmp_path / "less.csv"))
+
+
 def test_refusals(image_run, images, tmp_path):
     run = tercet.load(image_run)
     with pytest.raises(InputError, match="items must be a list"):

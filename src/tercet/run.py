@@ -244,7 +244,8 @@ class Run:
         for word in options:
             check_choice("option", word, allowed)
         trained = self.config.data
-        own = {key: getattr(trained, key) for key in allowed if key != "form"} if labelled else {"kind": trained.kind}
+        inherited = ("kind", "label", "columns", "root") if labelled else ("kind", "columns", "root")
+        own = {key: getattr(trained, key) for key in inherited}
         merged = DataOptions(**own | {key: value for key, value in options.items() if value is not None})
         records = read_source(data, merged, labelled)
         wanted = trained.kind or "tensor"

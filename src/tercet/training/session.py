@@ -215,7 +215,9 @@ def _complete(request: Request, model: Model, records: Records) -> Config:
         training = dataclasses.replace(training, selection=selection)
     return Config(
         source=records.source,
-        data=dataclasses.replace(request.data, kind=kind, form=form),
+        data=dataclasses.replace(
+            request.data, kind=kind, form=form, columns=request.data.columns or records.columns or None
+        ),
         encoder=model.options,
         loss=loss,
         batch=request.batch,
