@@ -82,7 +82,7 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def test_images(tmp_path_factory) -> Path:
+def unseen_images(tmp_path_factory) -> Path:
     """Five other classes."""
     return write_images(tmp_path_factory.mktemp("images") / "test", range(20, 25))
 

@@ -125,11 +125,11 @@ def test_a_configuration_with_an_unknown_key(train, images, tmp_path):
     )
 
 
-def test_a_run_from_a_newer_version(command, image_run, test_images, tmp_path):
+def test_a_run_from_a_newer_version(command, image_run, unseen_images, tmp_path):
     run = shutil.copytree(image_run, tmp_path / "run")
     config = run / "config.toml"
     config.write_text(config.read_text().replace("format = 1", "format = 2"))
-    done = command("embed", run, test_images, "--out", tmp_path / "e.parquet")
+    done = command("embed", run, unseen_images, "--out", tmp_path / "e.parquet")
     assert done.code == 2
     assert "in format 2; this is Tercet" in done.err
     assert not (tmp_path / "e.parquet").exists()
@@ -163,21 +163,21 @@ def test_a_misspelt_command_and_a_misspelt_flag(command, images, tmp_path):
     assert "--mining" in done.err
 
 
-def test_files_that_are_in_the_way_are_not_overwritten(command, image_run, test_images, tmp_path):
+def test_files_that_are_in_the_way_are_not_overwritten(command, image_run, unseen_images, tmp_path):
     (tmp_path / "e.parquet").write_text("mine")
-    assert command("embed", image_run, test_images, "--out", tmp_path / "e.parquet").code == 2
+    assert command("embed", image_run, unseen_images, "--out", tmp_path / "e.parquet").code == 2
     assert (tmp_path / "e.parquet").read_text() == "mine"
     (tmp_path / "i.index").mkdir()
-    assert command("index", image_run, test_images, "--out", tmp_path / "i.index").code == 2
+    assert command("index", image_run, unseen_images, "--out", tmp_path / "i.index").code == 2
     assert list((tmp_path / "i.index").iterdir()) == []
 
 
-def test_damaged_weights_and_a_damaged_index(command, image_run, test_images, tmp_path):
+def test_damaged_weights_and_a_damaged_index(command, image_run, unseen_images, tmp_path):
     run = shutil.copytree(image_run, tmp_path / "run")
-    command("index", run, test_images, "--out", tmp_path / "i.index")
+    command("index", run, unseen_images, "--out", tmp_path / "i.index")
     weights = run / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    picture = test_images / "class20" / "0.png"
+    picture = unseen_images / "class20" / "0.png"
     done = command("verify", run, picture, picture)
     assert done.code == 2
     assert "model.safetensors cannot be read" in done.err

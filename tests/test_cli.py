@@ -45,19 +45,19 @@ def test_help_does_not_wait_for_torch(name):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_whole_way(command, images, test_images, tmp_path):
+def test_the_whole_way(command, images, unseen_images, tmp_path):
     run, index = tmp_path / "run", tmp_path / "photos.index"
     done = command("train", images, "--out", run, *QUICK_FLAGS)
     assert done.code == 0, done.err
     assert "48 images in 8 classes" in done.err
     assert f"report  {run / 'report.html'}" in done.out
 
-    done = command("evaluate", run, "--data", test_images)
+    done = command("evaluate", run, "--data", unseen_images)
     assert done.code == 0, done.err
     assert "baseline" in done.out
     assert "eer" in done.out
 
-    done = command("embed", run, test_images, "--out", tmp_path / "e.parquet")
+    done = command("embed", run, unseen_images, "--out", tmp_path / "e.parquet")
     assert done.code == 0, done.err
     table = pq.read_table(tmp_path / "e.parquet")
     assert table.column_names == ["name", "label", "embedding"]
@@ -66,9 +66,9 @@ def test_the_whole_way(command, images, test_images, tmp_path):
     assert vectors.shape == (30, 128)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
-    done = command("index", run, test_images, "--out", index)
+    done = command("index", run, unseen_images, "--out", index)
     assert done.code == 0, done.err
-    query = test_images / "class22" / "3.png"
+    query = unseen_images / "class22" / "3.png"
     done = command("search", index, query, "-k", 4)
     assert done.code == 0, done.err
     assert len(done.out.splitlines()) == 4
@@ -82,13 +82,13 @@ def test_the_whole_way(command, images, test_images, tmp_path):
     assert (run / "report.html").exists()
 
 
-def test_json_is_json_and_nothing_else(command, image_run, test_images, images, tmp_path):
+def test_json_is_json_and_nothing_else(command, image_run, unseen_images, images, tmp_path):
     done = command("train", images, "--out", tmp_path / "run", "--json", *QUICK_FLAGS)
     assert json.loads(done.out)["ended"] == "finished"
     assert json.loads(done.out)["metrics"]["validation.map_at_r"] > 0
     assert done.err == ""
-    query = test_images / "class20" / "0.png"
-    done = command("index", image_run, test_images, "--out", tmp_path / "i.index", "--json")
+    query = unseen_images / "class20" / "0.png"
+    done = command("index", image_run, unseen_images, "--out", tmp_path / "i.index", "--json")
     assert json.loads(done.out)["items"] == 30
     found = json.loads(command("search", tmp_path / "i.index", query, "--json", "-k", 2).out)
     assert found[0].pop("distance") == pytest.approx(0, abs=1e-5)
@@ -98,29 +98,29 @@ def test_json_is_json_and_nothing_else(command, image_run, test_images, images, 
     assert verdict["distance"] == 0.0
 
 
-def test_different_is_exit_code_one(command, image_run, test_images):
+def test_different_is_exit_code_one(command, image_run, unseen_images):
     from itertools import combinations
 
-    pictures = [str(test_images / f"class{number}" / "0.png") for number in range(20, 25)]
+    pictures = [str(unseen_images / f"class{number}" / "0.png") for number in range(20, 25)]
     codes = {command("verify", image_run, a, b).code for a, b in combinations(pictures, 2)}
     assert 1 in codes
     assert codes <= {0, 1}
 
 
-def test_an_index_refuses_the_vectors_of_another_model(command, image_run, images, test_images, tmp_path):
-    command("index", image_run, test_images, "--out", tmp_path / "i.index")
+def test_an_index_refuses_the_vectors_of_another_model(command, image_run, images, unseen_images, tmp_path):
+    command("index", image_run, unseen_images, "--out", tmp_path / "i.index")
     command("train", images, "--out", tmp_path / "other", "--seed", 5, *QUICK_FLAGS)
-    done = command("search", tmp_path / "i.index", test_images / "class20" / "0.png", "--run", tmp_path / "other")
+    done = command("search", tmp_path / "i.index", unseen_images / "class20" / "0.png", "--run", tmp_path / "other")
     assert done.code == 2
     assert "their distances mean nothing to each other" in done.err
 
 
-def test_an_approximate_index_says_its_recall(command, image_run, test_images, tmp_path):
+def test_an_approximate_index_says_its_recall(command, image_run, unseen_images, tmp_path):
     pytest.importorskip("faiss")
-    done = command("index", image_run, test_images, "--out", tmp_path / "i.index", "--approximate")
+    done = command("index", image_run, unseen_images, "--out", tmp_path / "i.index", "--approximate")
     assert done.code == 0, done.err
     assert "approximate, finds 100.0% of the 10 nearest (measured)" in done.out
-    done = command("search", tmp_path / "i.index", test_images / "class20" / "0.png", "-k", 1)
+    done = command("search", tmp_path / "i.index", unseen_images / "class20" / "0.png", "-k", 1)
     assert done.out.split()[1:3] == ["0.0000", "class20/0.png"]
 
 

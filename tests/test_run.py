@@ -15,29 +15,29 @@ def paths(folder):
     return sorted(str(path) for path in folder.rglob("*.png"))
 
 
-def test_embeddings_do_not_depend_on_company(image_run, test_images):
+def test_embeddings_do_not_depend_on_company(image_run, unseen_images):
     run = tercet.load(image_run)
-    together = run.embed(paths(test_images))
+    together = run.embed(paths(unseen_images))
     assert together.shape == (30, 128)
     assert together.dtype == np.float32
-    alone = np.concatenate([run.embed([path]) for path in paths(test_images)])
+    alone = np.concatenate([run.embed([path]) for path in paths(unseen_images)])
     assert np.abs(together - alone).max() < 1e-5
     assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
-    assert np.array_equal(tercet.embed(image_run, paths(test_images)[:3]), run.embed(paths(test_images)[:3]))
+    assert np.array_equal(tercet.embed(image_run, paths(unseen_images)[:3]), run.embed(paths(unseen_images)[:3]))
 
 
-def test_pictures_and_arrays_are_embedded_as_their_files(image_run, test_images):
+def test_pictures_and_arrays_are_embedded_as_their_files(image_run, unseen_images):
     run = tercet.load(image_run)
-    path = paths(test_images)[0]
+    path = paths(unseen_images)[0]
     with Image.open(path) as picture:
         expected = run.embed([path])
         assert np.array_equal(run.embed([picture]), expected)
         assert np.array_equal(run.embed([np.asarray(picture)]), expected)
 
 
-def test_verify_is_distance_against_threshold(image_run, test_images):
+def test_verify_is_distance_against_threshold(image_run, unseen_images):
     run = tercet.load(image_run)
-    left, right = paths(test_images)[0], paths(test_images)[9]
+    left, right = paths(unseen_images)[0], paths(unseen_images)[9]
     vectors = run.embed([left, right])
     verdict = run.verify(left, right)
     assert verdict.distance == pytest.approx(float(np.linalg.norm(vectors[0] - vectors[1])), abs=1e-5)
@@ -45,23 +45,23 @@ def test_verify_is_distance_against_threshold(image_run, test_images):
     assert verdict.same == (verdict.distance <= verdict.threshold)
 
 
-def test_evaluate_writes_figures_and_baseline(image_run, test_images, tmp_path):
+def test_evaluate_writes_figures_and_baseline(image_run, unseen_images, tmp_path):
     run = tercet.load(shutil.copytree(image_run, tmp_path / "run"))
-    found = tercet.evaluate(run, str(test_images), name="others")
+    found = tercet.evaluate(run, str(unseen_images), name="others")
     metrics = run.metrics
     assert metrics["others.auc"] == found.metrics["auc"]
     assert metrics["others.threshold"] == metrics["validation.threshold"]
     assert {"others-baseline.eer", "others-baseline.auc", "others.auc_interval"} <= set(metrics)
     before = metrics["validation.auc"]
-    run.evaluate(str(test_images), baseline=False)
+    run.evaluate(str(unseen_images), baseline=False)
     assert "baseline.eer" not in run.metrics
     assert run.metrics["validation.auc"] == before
 
 
-def test_the_threshold_is_calibrated_on_validation_alone(image_run, test_images, tmp_path):
+def test_the_threshold_is_calibrated_on_validation_alone(image_run, unseen_images, tmp_path):
     run = tercet.load(shutil.copytree(image_run, tmp_path / "run"))
     before = run.threshold
-    run.evaluate(str(test_images))
+    run.evaluate(str(unseen_images))
     assert run.threshold == before
 
 

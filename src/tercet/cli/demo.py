@@ -78,8 +78,7 @@ def demo_request(faces: Path, seed: int) -> Any:
     """What the demo trains: the request of these options."""
     from tercet.data.options import Augmentation
     from tercet.encoders.options import ImageOptions
-    from tercet.run import make_request
-    from tercet.training.session import Request
+    from tercet.training.request import Request, make_request
 
     base = Request(source=str(faces / "train"))
     return make_request(

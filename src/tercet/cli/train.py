@@ -65,7 +65,7 @@ def main(words: Sequence[str]) -> int:
     """Train as the words say; the exit code."""
     command = parse(Train, words, default=_defaults(words))
     from tercet.run import train_request
-    from tercet.training.session import Request
+    from tercet.training.request import Request
 
     request = Request(
         source=command.source, data=command.data, loss=command.loss, batch=command.batch,

@@ -151,7 +151,7 @@ class TrainingOptions:
     """The threshold for same or different is where both errors are equal, or where the false accept rate is this."""
 
     seed: int = 0
-    """Equal seeds give equal runs, to the byte, on the same machine."""
+    """Equal seeds give equal runs, to the byte, on the same machine with the same number of threads."""
 
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 import tercet
 from tercet.data.options import Augmentation
@@ -28,18 +25,16 @@ from tercet.training import files
 from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
 from tercet.training.config import (
     ENCODERS,
-    BatchOptions,
     Config,
     DataOptions,
     EncoderOptions,
-    LossOptions,
-    TrainingOptions,
     field_names,
     read_config,
 )
 from tercet.training.loop import Outcome, Training
 from tercet.training.model import Model, Readable, read_all
 from tercet.training.reporter import Reporter
+from tercet.training.request import Request
 from tercet.training.supervision import Loss, joined_labels, make_distance, make_loss
 
 DEFAULT_MARGIN = 0.2
@@ -47,36 +42,6 @@ DEFAULT_PAIR_MARGIN = 0.5
 DEFAULT_STEPS = 500
 DEFAULT_RATE = 1e-3
 DEFAULT_TUNING_RATE = 5e-5
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asks for, before the data has decided the rest."""
-
-    source: Any
-    """A path, or from Python anything that `read` takes."""
-    data: DataOptions = field(default_factory=DataOptions)
-    loss: LossOptions = field(default_factory=LossOptions)
-    batch: BatchOptions = field(default_factory=BatchOptions)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    encoders: Mapping[str, EncoderOptions] = field(default_factory=dict)
-    """Options by kind; those of the kind that the data turns out to be are used, or the defaults."""
-    validation: Any = None
-    """Validation data as an object; `data.validation` names it by path."""
-    module: nn.Module | None = None
-    """The user's own encoder, with its CustomOptions in `encoders`."""
-    custom_loss: Loss | None = None
-    """The user's own loss(embeddings, labels)."""
-
-
-def request_from(config: Config, source: Any = None) -> Request:
-    """The request that leads to this configuration again."""
-    kind = next(kind for kind, options in ENCODERS.items() if isinstance(config.encoder, options))
-    return Request(
-        source=config.source if source is None else source, data=config.data, loss=config.loss, batch=config.batch,
-        augmentation=config.augmentation, training=config.training, encoders={kind: config.encoder},
-    )  # fmt: skip
 
 
 def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter) -> tuple[Model, Config, Outcome]:

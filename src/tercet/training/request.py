@@ -1,0 +1,159 @@
+"""Requests: what the user asks to be trained, from words, options and objects, before the data decides the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tercet.data.options import Augmentation
+from tercet.distances import Minkowski
+from tercet.encoders.options import CustomOptions
+from tercet.errors import InputError, check_choice, suggest
+from tercet.losses import TripletLoss
+from tercet.training.config import (
+    ENCODERS,
+    BatchOptions,
+    Config,
+    DataOptions,
+    EncoderOptions,
+    LossOptions,
+    TrainingOptions,
+    field_names,
+    option_groups,
+    read_config,
+    read_partial_config,
+)
+from tercet.training.supervision import Loss
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for, before the data has decided the rest."""
+
+    source: Any
+    """A path, or from Python anything that `read` takes."""
+    data: DataOptions = field(default_factory=DataOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    batch: BatchOptions = field(default_factory=BatchOptions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    encoders: Mapping[str, EncoderOptions] = field(default_factory=dict)
+    """Options by kind; those of the kind that the data turns out to be are used, or the defaults."""
+    validation: Any = None
+    """Validation data as an object; `data.validation` names it by path."""
+    module: nn.Module | None = None
+    """The user's own encoder, with its CustomOptions in `encoders`."""
+    custom_loss: Loss | None = None
+    """The user's own loss(embeddings, labels)."""
+
+
+def request_from(config: Config, source: Any = None) -> Request:
+    """The request that leads to this configuration again."""
+    kind = next(kind for kind, options in ENCODERS.items() if isinstance(config.encoder, options))
+    return Request(
+        source=config.source if source is None else source, data=config.data, loss=config.loss, batch=config.batch,
+        augmentation=config.augmentation, training=config.training, encoders={kind: config.encoder},
+    )  # fmt: skip
+
+
+def base_request(source: Any, config: str | Path | Config | None, folder: Path, resume: bool) -> Request:
+    """What there is before options: the run to resume, a configuration, or the defaults."""
+    if resume and (folder / "config.toml").exists():
+        return request_from(read_config(folder / "config.toml"), source)
+    if isinstance(config, Config):
+        return request_from(config, source)
+    if config is not None:
+        return request_from(read_partial_config(Path(config)), source)
+    if source is None:
+        raise InputError("source is missing: a folder, a table, an array with labels, or a torch Dataset.")
+    return Request(source=source)
+
+
+def make_request(
+    base: Request,
+    encoder: str | EncoderOptions | nn.Module | None = None,
+    encoder_arguments: Mapping[str, Any] | None = None,
+    loss: Loss | None = None,
+    validation: Any = None,
+    augmentation: Augmentation | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Request:
+    """A request with what `train` takes put on top of it; see there."""
+    request = _with_options(base, options or {})
+    request = _with_encoder(request, encoder, encoder_arguments or {})
+    request = _with_loss(request, loss, options or {})
+    if augmentation is not None:
+        request = dataclasses.replace(request, augmentation=augmentation)
+    if isinstance(validation, (str, Path)):
+        data = dataclasses.replace(request.data, validation=str(validation))
+        return dataclasses.replace(request, data=data)
+    return dataclasses.replace(request, validation=validation)
+
+
+def _with_options(request: Request, options: Mapping[str, Any]) -> Request:
+    """The request with settings given by name alone."""
+    groups = option_groups()
+    homes = {name: group for group, options_class in groups.items() for name in field_names(options_class)}
+    unknown = [name for name in options if name not in homes or name == "validation"]
+    if unknown:
+        known = [name for name in homes if name != "validation"]
+        hints = "".join(suggest(name, known) for name in unknown)
+        raise InputError(f"unknown option {', '.join(map(repr, unknown))}.{hints} Known are {', '.join(known)}.")
+    changed = {}
+    for group in groups:
+        mine = {name: value for name, value in options.items() if homes[name] == group}
+        changed[group] = dataclasses.replace(getattr(request, group), **mine)
+    return dataclasses.replace(request, **changed)
+
+
+def _with_encoder(request: Request, encoder: Any, arguments: Mapping[str, Any]) -> Request:
+    if encoder is None:
+        return request
+    if isinstance(encoder, nn.Module):
+        kind = type(encoder)
+        options = CustomOptions(factory=f"{kind.__module__}:{kind.__qualname__}", arguments=dict(arguments))
+        return dataclasses.replace(request, module=encoder, encoders={"custom": options})
+    if isinstance(encoder, str) and ":" in encoder:
+        options = CustomOptions(factory=encoder, arguments=dict(arguments))
+        return dataclasses.replace(request, encoders={"custom": options})
+    if arguments:
+        raise InputError("encoder_arguments belong to an encoder of your own: a module, or 'package.module:factory'.")
+    if isinstance(encoder, EncoderOptions):
+        kind_name = next(name for name, options_class in ENCODERS.items() if isinstance(encoder, options_class))
+        return dataclasses.replace(request, encoders={kind_name: encoder})
+    check_choice("encoder", encoder, ("image", "text", "tabular"))
+    return dataclasses.replace(request, data=dataclasses.replace(request.data, kind=encoder))
+
+
+def _with_loss(request: Request, loss: Loss | None, options: Mapping[str, Any]) -> Request:
+    """The request with the user's loss; a TripletLoss is written to the configuration in full."""
+    if loss is None:
+        return request
+    if not isinstance(loss, TripletLoss):
+        if not callable(loss):
+            raise InputError(f"loss must be callable as loss(embeddings, labels); given {type(loss).__name__}.")
+        return dataclasses.replace(request, custom_loss=loss)
+    both = [name for name in options if name in field_names(type(request.loss))]
+    if both:
+        raise InputError(f"{', '.join(both)} given both by name and by the loss; give them to the loss alone.")
+    return dataclasses.replace(request, loss=_described(loss, request.loss), custom_loss=loss)
+
+
+def _described(loss: TripletLoss, options: LossOptions) -> LossOptions:
+    """The options that make an equal loss."""
+    settings = {name: value for name, value in loss.settings.items() if name != "implementation"}
+    distance = loss.rule.distance
+    if isinstance(distance, Minkowski):
+        settings |= {"distance": "minkowski", "p": distance.p}
+    elif settings["distance"] not in typing.get_args(typing.get_type_hints(LossOptions)["distance"]):
+        raise InputError(
+            f"the distance {distance.name!r} cannot be written to config.toml, and a run must be able to compare "
+            "embeddings without your code; train with one of Tercet's distances."
+        )
+    return dataclasses.replace(options, **settings)
