@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from tercet.cli.console import Json, ReadOptions, parse, reporter, show, show_json
@@ -19,10 +21,10 @@ class Embed:
     tercet embed runs/faces photos/ --out photos.parquet
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
 
-    data: Positional[str]
+    data: Annotated[Positional[str], tyro.conf.arg(metavar="DATA")]
     """A folder of images (or of classes), an image, a table, or a .txt file with a text a line."""
 
     out: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from tercet.cli.console import Json, ReadOptions, figure, parse, reporter, show, show_json
@@ -23,7 +24,7 @@ class Evaluate:
         tercet evaluate runs/faces --data faces-test/
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
 
     data: str

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from tercet.cli.console import Json, ReadOptions, parse, reporter, show, show_json
@@ -20,18 +22,18 @@ class Index:
     tercet search photos.index query.png
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
 
-    data: Positional[str]
+    data: Annotated[Positional[str], tyro.conf.arg(metavar="DATA")]
     """A folder of images (or of classes), a table, or a .txt file with a text a line."""
 
     out: str
     """The index to write, a folder; it must not exist yet."""
 
     approximate: FlagCreatePairsOff[bool] = False
-    """Search through faiss, which is faster from some 100,000 items on and may miss a neighbour; how often is measured
-    and said. Needs: pip install 'tercet[faiss]'"""
+    """Search through faiss, which is faster from some 100,000 items on and may miss a neighbour; how often is \
+measured and said. Needs: pip install 'tercet[faiss]'"""
 
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 

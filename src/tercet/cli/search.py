@@ -20,10 +20,10 @@ class Search:
     tercet search photos.index query.png -k 10
     """
 
-    index: Positional[str]
+    index: Annotated[Positional[str], tyro.conf.arg(metavar="INDEX")]
     """The index that `tercet index` wrote."""
 
-    query: Positional[str]
+    query: Annotated[Positional[str], tyro.conf.arg(metavar="QUERY")]
     """An image, a text in quotes, or the numbers of a table row as "5.1,3.5,1.4,0.2"."""
 
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
@@ -35,10 +35,10 @@ class Train:
         tercet train faces/ --out runs/faces
     """
 
-    source: Positional[str]
-    """A folder with a subfolder for each class (images, or .txt files); or a table (.csv, .tsv, .jsonl, .parquet) with
-    a label column and a column of paths or texts, or columns of numbers; or a table of triplets (anchor, positive,
-    negative) or of pairs."""
+    source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """A folder with a subfolder for each class (images, or .txt files); or a table (.csv, .tsv, .jsonl, .parquet) \
+with a label column and a column of paths or texts, or columns of numbers; or a table of triplets (anchor, positive, \
+negative) or of pairs."""
 
     out: str
     """The run folder to write; it must not exist yet, unless --resume."""

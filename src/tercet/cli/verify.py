@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
 from tercet.cli.console import Json, parse, show, show_json
@@ -21,13 +23,13 @@ class Verify:
         tercet verify runs/faces a.png b.png
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
 
-    left: Positional[str]
+    left: Annotated[Positional[str], tyro.conf.arg(metavar="LEFT")]
     """An image, a text in quotes, or the numbers of a table row as "5.1,3.5,1.4,0.2"."""
 
-    right: Positional[str]
+    right: Annotated[Positional[str], tyro.conf.arg(metavar="RIGHT")]
     """Another."""
 
     json: Json = False

@@ -61,8 +61,8 @@ class ImageOptions:
     grid: int = 4
     """Parts on the longer side that the network from scratch tells apart; 1 forgets where things are."""
     symmetric: bool = False
-    """Embed each image together with its mirror image, so that left and right do not matter (for the network from
-    scratch; twice the work). Right for faces, wrong for writing."""
+    """Embed each image together with its mirror image, so that left and right do not matter (for the network from \
+scratch; twice the work). Right for faces, wrong for writing."""
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, ("crop", "pad", "stretch"))
@@ -94,11 +94,11 @@ class TextOptions:
     frozen: bool = False
     """Train only the head and leave the pretrained weights as they are."""
     pooling: Literal["mean", "max", "first"] | None = None
-    """How words become a text (first: the first token, with weights only); otherwise as the weights say, "
-    "or mean."""
+    """How words become a text (first: the first token, with weights only); otherwise as the weights say, \
+or mean."""
     max_tokens: int | None = None
-    """Words or tokens of a text that count, from its start; otherwise 256, or what the weights allow if "
-    "less."""
+    """Words or tokens of a text that count, from its start; otherwise 256, or what the weights allow if \
+less."""
     vocabulary: int = 20000
     """Most frequent words that the network from scratch knows; others share buckets by their hash."""
 
@@ -138,15 +138,15 @@ class CustomOptions:
     kind: ClassVar[str] = "custom"
 
     factory: str = ""
-    """Where it is, as package.module:name. It must be an nn.Module class or a function annotated `-> "
-    "nn.Module`."""
+    """Where it is, as package.module:name. It must be an nn.Module class or a function annotated `-> \
+nn.Module`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """What to call it with, by name."""
     normalize: bool = False
     """Scale embeddings to length 1."""
     input: Literal["image", "text", "tabular", "tensor"] | None = None
-    """What it takes: uint8 images, a list of texts, rows of numbers, or a dataset's tensors; otherwise as "
-    "the data."""
+    """What it takes: uint8 images, a list of texts, rows of numbers, or a dataset's tensors; otherwise as \
+the data."""
     size: tuple[int, int] | None = None
     """Height and width of images in pixels; otherwise found from the images."""
     channels: int | None = None

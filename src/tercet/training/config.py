@@ -72,8 +72,8 @@ class LossOptions:
     """The triplet loss."""
 
     margin: float | None = None
-    """How much farther a negative must be than the positive (0.2 when left open); for pairs marked similar or not, how
-    far a dissimilar pair must be (0.5)."""
+    """How much farther a negative must be than the positive (0.2 when left open); for pairs marked similar or not, \
+how far a dissimilar pair must be (0.5)."""
 
     mining: Literal["all", "hard", "semihard"] = "all"
     """Which triplets of a batch count: every one, the hardest of each anchor, or the semi-hard."""
@@ -143,9 +143,9 @@ class TrainingOptions:
     """Stop after so many evaluations without a better one; 0 never stops early."""
 
     selection: Literal["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy", "loss"] | None = None
-    """The validation metric that chooses the best checkpoint: map_at_r for classes and pairs, triplet_accuracy for
-    triplets, auc for pairs marked similar or not. loss is the loss of all validation items taken as one batch, which
-    still tells checkpoints apart where few classes are easily told apart."""
+    """The validation metric that chooses the best checkpoint: map_at_r for classes and pairs, triplet_accuracy for \
+triplets, auc for pairs marked similar or not. loss is the loss of all validation items taken as one batch, which \
+still tells checkpoints apart where few classes are easily told apart."""
 
     threshold_target: Literal["eer"] | float = "eer"
     """The threshold for same or different is where both errors are equal, or where the false accept rate is this."""
