@@ -12,6 +12,7 @@ from tercet.data.readers import read
 from tercet.encoders.base import unit
 from tercet.encoders.build import build, fit_buffers, prepare
 from tercet.encoders.custom import CustomEncoder
+from tercet.encoders.images import ImageNetwork
 from tercet.encoders.options import CustomOptions, ImageOptions, TabularOptions, TextOptions
 from tercet.encoders.texts import pool
 from tercet.errors import DataError, InputError, MissingDependency
@@ -573,3 +574,24 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, make):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=r"pip install 'tercet\[(text|timm)\]'"):
         make()
+
+
+def test_a_symmetric_encoder_does_not_tell_left_from_right():
+    images = torch.rand(3, 1, 24, 32, generator=torch.Generator().manual_seed(0))
+    for symmetric in (True, False):
+        torch.manual_seed(0)
+        encoder = ImageNetwork(ImageOptions(size=(24, 32), channels=1, dim=7, symmetric=symmetric))
+        difference = (encoder(images) - encoder(images.flip(3))).abs().max()
+        assert (difference < 1e-5) == symmetric
+
+
+def test_parts_keep_where_things_are():
+    """With one part a shifted image looks the same to the head, with four it does not."""
+    image = torch.zeros(1, 1, 64, 64)
+    image[:, :, 8:24, 8:24] = 1
+    moved = image.roll((32, 32), (2, 3))
+    for grid in (1, 4):
+        torch.manual_seed(0)
+        encoder = ImageNetwork(ImageOptions(size=(64, 64), channels=1, grid=grid))
+        near = (encoder(image) - encoder(moved)).abs().max() < 1e-4
+        assert near == (grid == 1)

@@ -43,6 +43,9 @@ def test_verify_is_distance_against_threshold(image_run, unseen_images):
     assert verdict.distance == pytest.approx(float(np.linalg.norm(vectors[0] - vectors[1])), abs=1e-5)
     assert verdict.threshold == run.metrics["validation.threshold"]
     assert verdict.same == (verdict.distance <= verdict.threshold)
+    assert run.verify(left, left).same
+    far = max((run.verify(left, other) for other in paths(unseen_images)[6::6]), key=lambda one: one.distance)
+    assert not far.same
 
 
 def test_evaluate_writes_figures_and_baseline(image_run, unseen_images, tmp_path):
