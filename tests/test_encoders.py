@@ -586,12 +586,12 @@ def test_a_symmetric_encoder_does_not_tell_left_from_right():
 
 
 def test_parts_keep_where_things_are():
-    """With one part a shifted image looks the same to the head, with four it does not."""
+    """A square that moves changes the embedding much less where the last maps are averaged over the whole image."""
     image = torch.zeros(1, 1, 64, 64)
     image[:, :, 8:24, 8:24] = 1
-    moved = image.roll((32, 32), (2, 3))
+    changes = {}
     for grid in (1, 4):
         torch.manual_seed(0)
         encoder = ImageNetwork(ImageOptions(size=(64, 64), channels=1, grid=grid))
-        near = (encoder(image) - encoder(moved)).abs().max() < 1e-4
-        assert near == (grid == 1)
+        changes[grid] = (encoder(image) - encoder(image.roll((32, 32), (2, 3)))).norm().item()
+    assert changes[1] < 0.3 * changes[4]
