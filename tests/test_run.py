@@ -56,8 +56,12 @@ def test_evaluate_writes_figures_and_baseline(image_run, unseen_images, tmp_path
     assert metrics["others.threshold"] == metrics["validation.threshold"]
     assert {"others-baseline.eer", "others-baseline.auc", "others.auc_interval"} <= set(metrics)
     before = metrics["validation.auc"]
+    run.evaluate(str(unseen_images))
+    assert "baseline.eer" in run.metrics
     run.evaluate(str(unseen_images), baseline=False)
     assert "baseline.eer" not in run.metrics
+    with pytest.raises(InputError, match="nor an ending in 'baseline'"):
+        run.evaluate(str(unseen_images), name="others-baseline")
     assert run.metrics["validation.auc"] == before
 
 

@@ -132,6 +132,36 @@ def test_resume_with_other_settings_is_refused(image_run, images, tmp_path):
     assert digest(copy) == digest(image_run)
 
 
+def test_resume_on_other_data_is_refused(tmp_path):
+    folder = write_images(tmp_path / "train", range(8))
+    tercet.train(str(folder), out=tmp_path / "run", progress=False, **QUICK)
+    before = digest(tmp_path / "run")
+    write_images(folder, range(8, 9))
+    with pytest.raises(ConfigError, match="cannot be resumed: its training data has changed since"):
+        tercet.train(str(folder), out=tmp_path / "run", resume=True, progress=False)
+    assert digest(tmp_path / "run") == before
+
+
+def test_settings_of_the_wrong_type_are_refused_before_anything_is_done(images, tmp_path):
+    with pytest.raises(ConfigError, match=r"steps is 2\.5; it must be a whole number"):
+        tercet.train(str(images), out=tmp_path / "run", steps=2.5, progress=False)
+    assert not (tmp_path / "run").exists()
+    run = tercet.train(str(images), out=tmp_path / "run", progress=False, **{**QUICK, "steps": np.int64(3)})
+    assert run.config.training.steps == 3
+
+
+def test_validation_without_same_pairs_leaves_a_run_without_a_threshold(images, tmp_path):
+    held = write_images(tmp_path / "held", range(30, 36), samples=1)
+    with pytest.warns(TercetWarning, match="no threshold for same or different was calibrated"):
+        run = tercet.train(str(images), out=tmp_path / "run", validation=str(held), progress=False, **QUICK)
+    with pytest.raises(RunError, match="has no calibrated threshold"):
+        run.verify(str(held / "class30" / "0.png"), str(held / "class31" / "0.png"))
+
+
+def test_a_large_seed(images, tmp_path):
+    tercet.train(str(images), out=tmp_path / "run", seed=2**62, progress=False, **QUICK)
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path):
     whole, damaged = tmp_path / "whole", tmp_path / "damaged"
     tercet.train(str(images), out=whole, progress=False, **QUICK)

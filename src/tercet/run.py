@@ -32,6 +32,7 @@ from tercet.training.request import Request, base_request, make_request
 from tercet.training.session import (
     read_metrics,
     read_source,
+    remove_assessment,
     run_session,
     warn_of_duplicates,
     write_assessment,
@@ -216,9 +217,10 @@ class Run:
         threshold = self.metrics.get("validation.threshold")
         found = assess(self.model, readable, self.distance, threshold, reporter, "embedding")
         write_assessment(self.path, name, found, readable.records, duplicates)
+        raw_name = "baseline" if name == "test" else f"{name}-baseline"
+        remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline:
             raw = assess_raw(self.model, readable)
-            raw_name = "baseline" if name == "test" else f"{name}-baseline"
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
 
@@ -339,8 +341,10 @@ def _opened(run: Run | str | Path) -> Run:
 
 
 def _check_name(name: str) -> None:
-    if not name.replace("-", "").replace("_", "").isalnum() or name in ("validation", "baseline"):
-        raise InputError(f"name is {name!r}; use letters, digits and dashes, and not 'validation' or 'baseline'.")
+    if not name.replace("-", "").replace("_", "").isalnum() or name == "validation" or name.endswith("baseline"):
+        raise InputError(
+            f"name is {name!r}; use letters, digits and dashes, and neither 'validation' nor an ending in 'baseline'."
+        )
 
 
 def _no_run(path: Path) -> str:

@@ -6,6 +6,7 @@ A command's module is imported when it is called, and imports torch when it runs
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -52,9 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; a training that had begun goes on with --resume.", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, such as head, has gone
-        sys.stderr.close()
-        return 0
+    except Exception as error:  # a fault of ours, or a damaged file that no check foresaw; never exit code 1
+        if isinstance(error, BrokenPipeError):  # the reader of our output, such as head, has gone
+            sys.stderr.close()
+            return 0
+        if os.environ.get("TERCET_TRACEBACK"):
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error}. Set TERCET_TRACEBACK=1 to see where.")
 
 
 def _help() -> str:

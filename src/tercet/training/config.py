@@ -251,7 +251,7 @@ def _faults(config: Config) -> list[str]:
         ("rows_per_batch", batch.rows_per_batch, batch.rows_per_batch >= 2, "2 or more"),
         ("steps", training.steps, training.steps is None or training.steps >= 1, "1 or more"),
         ("epochs", training.epochs, training.epochs is None or training.epochs >= 1, "1 or more"),
-        ("weight_decay", training.weight_decay, training.weight_decay >= 0, "0 or more"),
+        ("weight_decay", training.weight_decay, 0 <= training.weight_decay < math.inf, "a finite number, 0 or more"),
         ("warmup", training.warmup, 0 <= training.warmup < 1, "0 or more and below 1"),
         ("clip_norm", training.clip_norm, training.clip_norm >= 0, "0 or more"),
         ("patience", training.patience, training.patience >= 0, "0 or more"),
@@ -259,7 +259,7 @@ def _faults(config: Config) -> list[str]:
     ]
     for name in ("learning_rate", "evaluate_every"):
         value = getattr(training, name)
-        rules.append((name, value, value is None or value > 0, "above 0"))
+        rules.append((name, value, value is None or 0 < value < math.inf, "a finite number above 0"))
     target = training.threshold_target
     rules.append(
         ("threshold_target", target, target == "eer" or (isinstance(target, float) and 0 < target < 1),

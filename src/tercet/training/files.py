@@ -28,6 +28,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that their owner alone can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -79,6 +80,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     except OSError as cause:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _storage_error(path, cause) from cause
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _storage_error(path: Path, cause: Exception) -> StorageError:

@@ -93,13 +93,18 @@ class Training:
         with stop_requests() as stop_asked, self.reporter.progress("training") as advance, torch.random.fork_rng():
             self.modules.train()
             while progress.step < self.steps and reason == "finished":
+                if patience and progress.stale_evaluations >= patience:  # as it was when the run was resumed
+                    reason = "stopped early"
+                    break
                 epoch = self.supervision.sampler.epoch
                 statistics, gradient_norm, rate = self._step()
                 progress.step += 1
                 self._record(epoch, statistics, gradient_norm, rate, advance)
                 stopping = stop_asked()
-                if progress.step % self.every == 0 or progress.step == self.steps or stopping:
-                    self._evaluate_and_save()
+                scheduled = progress.step % self.every == 0 or progress.step == self.steps
+                if scheduled or stopping:
+                    stale = progress.stale_evaluations
+                    self._evaluate_and_save(stale if not scheduled else None)
                 if stopping and progress.step < self.steps:
                     reason = "interrupted"
                 elif patience and progress.stale_evaluations >= patience:
@@ -109,7 +114,7 @@ class Training:
     def _step(self) -> tuple[Callable[[], Statistics], float, float]:
         """One batch: embeddings, loss, gradient, update."""
         settings, step = self.config.training, self.progress.step
-        torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout, keyed like all else
+        torch.manual_seed((settings.seed * 1_000_003 + step) % 2**63)  # dropout, keyed like all else
         assert settings.learning_rate is not None
         rate = settings.learning_rate * learning_rate_factor(step, self.steps, int(settings.warmup * self.steps))
         for group in self.optimizer.param_groups:
@@ -138,8 +143,11 @@ class Training:
             self.history.add(step, {"epoch": epoch, **figures})
             advance(step, self.steps, self._live(figures))
 
-    def _evaluate_and_save(self) -> None:
-        """Evaluate on the validation data, keep the best weights, and save a checkpoint."""
+    def _evaluate_and_save(self, stale: int | None) -> None:
+        """Evaluate on the validation data, keep the best weights, and save a checkpoint.
+
+        An evaluation that only an interruption brought about leaves the count of stale ones as it was.
+        """
         vectors = self.model.encode(self.held.loader, np.arange(len(self.held.records)), Reporter())
         distance = make_distance(self.config.loss)
         metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
@@ -149,6 +157,8 @@ class Training:
         self.history.add(self.progress.step, figures)
         if _keep_best(self.progress, self.selection, metrics.get(self.selection)):
             self.model.save_weights(self.folder)
+        if stale is not None:
+            self.progress.stale_evaluations = stale
         self.progress.sampler = self.supervision.sampler.state()
         checkpoint.save_checkpoint(self.folder / "checkpoints", self.modules, self.optimizer, self.progress)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from tercet.data.options import Augmentation
@@ -30,6 +32,7 @@ from tercet.training.config import (
     read_partial_config,
 )
 from tercet.training.supervision import Loss
+from tercet.training.toml import typed_value
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def _with_options(request: Request, options: Mapping[str, Any]) -> Request:
         raise InputError(f"unknown option {', '.join(map(repr, unknown))}.{hints} Known are {', '.join(known)}.")
     changed = {}
     for group in groups:
-        mine = {name: value for name, value in options.items() if homes[name] == group}
+        types = typing.get_type_hints(groups[group])
+        mine = {name: _typed(types[name], value, name) for name, value in options.items() if homes[name] == group}
         changed[group] = dataclasses.replace(getattr(request, group), **mine)
     return dataclasses.replace(request, **changed)
 
@@ -157,3 +161,13 @@ def _described(loss: TripletLoss, options: LossOptions) -> LossOptions:
             "embeddings without your code; train with one of Tercet's distances."
         )
     return dataclasses.replace(options, **settings)
+
+
+def _typed(hint: Any, given: Any, name: str) -> Any:
+    """A setting as the type that config.toml holds; numbers of NumPy and paths are taken as what they stand for."""
+    if given is None and type(None) in typing.get_args(hint):
+        return None
+    plain = given.item() if isinstance(given, np.generic) else given
+    if isinstance(plain, (Path, torch.device)):
+        plain = str(plain)
+    return typed_value(hint, plain, name)

@@ -32,7 +32,7 @@ from tercet.training.config import (
     read_config,
 )
 from tercet.training.loop import Outcome, Training
-from tercet.training.model import Model, Readable, read_all
+from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
 from tercet.training.supervision import Loss, joined_labels, make_distance, make_loss
@@ -71,11 +71,15 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     warn_of_duplicates(known, held.records, "validation", reporter)
     if resuming:
         _check_same(config, read_config(folder / "config.toml"), folder)
+        _check_same_data(known, folder)
+    before = weights_hash(folder) if (folder / "model.safetensors").exists() else None
     _write_identity(config, model, known, folder)
 
     outcome = Training(config, model, loss, train, held, folder, reporter).run()
 
-    model.encoder.load_state_dict(load_file(folder / "model.safetensors"))
+    model.encoder.load_state_dict(read_weights(folder))
+    if before not in (None, weights_hash(folder)):
+        _drop_evaluations(folder)
     reporter.say(
         f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
     )
@@ -105,6 +109,30 @@ def _check_same(config: Config, before: Config, folder: Path) -> None:
             f"{folder} can be resumed with its own settings only: {'; '.join(differing)}. Leave these out, or start a "
             "new run."
         )
+
+
+def _check_same_data(known: np.ndarray, folder: Path) -> None:
+    """Resuming on other data would train on what was held out before."""
+    stored = folder / "fingerprints.safetensors"
+    if stored.exists() and not np.array_equal(load_file(stored)["train"].numpy(), np.sort(known)):
+        raise ConfigError(
+            f"{folder} cannot be resumed: its training data has changed since. Bring the data back, or start a new run."
+        )
+
+
+def _drop_evaluations(folder: Path) -> None:
+    """Remove what was measured with other weights."""
+    for path in (folder / "evaluations").glob("*.json"):
+        remove_assessment(folder, path.stem)
+
+
+def remove_assessment(folder: Path, name: str) -> None:
+    """Remove an evaluation and its figures, if there is one."""
+    (folder / "evaluations" / f"{name}.json").unlink(missing_ok=True)
+    metrics = read_metrics(folder)
+    kept = {key: value for key, value in metrics.items() if not key.startswith(f"{name}.")}
+    if kept != metrics:
+        files.write_json(folder / "metrics.json", kept)
 
 
 def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
@@ -239,7 +267,11 @@ def _calibrated_assessment(model: Model, held: Readable, config: Config, reporte
     else:
         assert records.tuples is not None
         pairs = given_pairs(vectors, records.tuples, records.similar, distance)
-    threshold = calibrate(pairs, config.training.threshold_target)
+    threshold = None
+    try:
+        threshold = calibrate(pairs, config.training.threshold_target)
+    except InputError as cause:  # after all the training, figures without a threshold are better than none
+        reporter.warn(f"no threshold for same or different was calibrated: {cause}")
     return assess(model, held, distance, threshold, reporter, "validating")
 
 

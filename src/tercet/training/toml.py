@@ -60,7 +60,7 @@ def from_mapping(
     for name, entry in entries.items():
         hint = (unions or {}).get(name, hints[name])
         if name in mapping:
-            values[name] = _value(hint, mapping[name], f"{where}: {name}", partial)
+            values[name] = typed_value(hint, mapping[name], f"{where}: {name}", partial)
         elif dataclasses.is_dataclass(hint) and partial:
             values[name] = from_mapping(typing.cast(type, hint), {}, f"{where}: {name}", partial=True)
         elif _may_be_none(hint):
@@ -70,7 +70,7 @@ def from_mapping(
     return cls(**{name: value for name, value in values.items() if entries[name].init})
 
 
-def _value(hint: Any, given: Any, where: str, partial: bool) -> Any:
+def typed_value(hint: Any, given: Any, where: str, partial: bool = False) -> Any:
     """`given` as the annotated type, or ConfigError."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(given, Mapping):
