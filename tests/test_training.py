@@ -159,7 +159,8 @@ def test_validation_without_same_pairs_leaves_a_run_without_a_threshold(images, 
 
 
 def test_a_large_seed(images, tmp_path):
-    tercet.train(str(images), out=tmp_path / "run", seed=2**62, progress=False, **QUICK)
+    run = tercet.train(str(images), out=tmp_path / "run", seed=2**62, progress=False, **QUICK)
+    assert tercet.load(run.path).config.training.seed == 2**62
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path):
@@ -355,10 +356,10 @@ def test_pairs_that_share_items_share_a_label(tmp_path):
              "f one,f two"]  # fmt: skip
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     from tercet.data import read
-    from tercet.training.supervision import joined_labels
+    from tercet.training.supervision import labels_of
 
     records = read(str(tmp_path / "pairs.csv"))
-    labels = dict(zip(records.items, joined_labels(records).tolist(), strict=True))
+    labels = dict(zip(records.items, labels_of(records).tolist(), strict=True))
     assert labels["a one"] == labels["a two"] == labels["a three"]
     assert len(set(labels.values())) == 6
     run = tercet.train(str(tmp_path / "pairs.csv"), out=tmp_path / "run", progress=False, rows_per_batch=4, steps=3)

@@ -215,12 +215,13 @@ class Run:
         known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, name, reporter)
         threshold = self.metrics.get("validation.threshold")
-        found = assess(self.model, readable, self.distance, threshold, reporter, "embedding")
+        vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
+        found = assess(vectors, readable.records, self.distance, threshold)
         write_assessment(self.path, name, found, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline:
-            raw = assess_raw(self.model, readable)
+            raw = assess_raw(readable)
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
 
@@ -330,8 +331,8 @@ def train(
 
 def train_request(request: Request, folder: Path, resume: bool, reporter: Reporter) -> tuple[Run, str]:
     """Train what was asked for and write the report; the run, and how training ended (see `Outcome.reason`)."""
-    _, config, outcome = run_session(request, folder, resume, reporter)
-    run = Run(folder, encoder=request.module, device=config.training.device)
+    outcome = run_session(request, folder, resume, reporter)
+    run = Run(folder, encoder=request.module, device=request.training.device)
     run.report()
     return run, outcome.reason
 

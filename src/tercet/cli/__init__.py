@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; a training that had begun goes on with --resume.", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        sys.stderr.close()
+        return 0
     except Exception as error:  # a fault of ours, or a damaged file that no check foresaw; never exit code 1
-        if isinstance(error, BrokenPipeError):  # the reader of our output, such as head, has gone
-            sys.stderr.close()
-            return 0
         if os.environ.get("TERCET_TRACEBACK"):
             raise
         return _fail(f"unexpected {type(error).__name__}: {error}. Set TERCET_TRACEBACK=1 to see where.")

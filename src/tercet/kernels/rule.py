@@ -49,6 +49,13 @@ PENALTIES = {
 }
 
 
+def settled_temperature(penalty: str, given: float | None) -> float:
+    """The temperature of a rule: the one given, or the default of logsumexp; 1 for a penalty that has none."""
+    if given is not None:
+        return given
+    return DEFAULT_TEMPERATURE if penalty == "logsumexp" else 1.0
+
+
 @dataclass(frozen=True)
 class Rule:
     """Which triplets are mined, what each costs, and how the costs are put together."""

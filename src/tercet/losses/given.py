@@ -10,8 +10,8 @@ from torch import Tensor
 from tercet import distances
 from tercet.distances import Distance
 from tercet.errors import InputError, check_choice
-from tercet.kernels import PENALTIES, Rule
-from tercet.kernels.rule import DEFAULT_TEMPERATURE
+from tercet.kernels import Rule
+from tercet.kernels.rule import settled_temperature
 from tercet.losses.inputs import check_alike, check_rows, working_dtype
 
 REDUCTIONS = ("mean", "sum", "none", "mean-active")
@@ -58,12 +58,9 @@ def triplet_margin_loss(
     """
     for name, rows in (("anchor", anchor), ("positive", positive), ("negative", negative)):
         check_alike(name, check_rows(name, rows), "anchor", anchor, rows=True)
-    check_choice("penalty", penalty, PENALTIES)
     check_choice("reduction", reduction, REDUCTIONS)
     between = distances.resolve(distance)
-    if temperature is None:
-        temperature = DEFAULT_TEMPERATURE if penalty == "logsumexp" else 1.0
-    rule = Rule(between, margin=margin, penalty=penalty, temperature=temperature)
+    rule = Rule(between, margin=margin, penalty=penalty, temperature=settled_temperature(penalty, temperature))
     if rule.faults():
         raise InputError("\n".join(rule.faults()))
     dtype = working_dtype(anchor, positive, negative)

@@ -13,7 +13,7 @@ from tercet import distances
 from tercet.distances import Distance
 from tercet.errors import InputError, TercetWarning, check_choice
 from tercet.kernels import IMPLEMENTATIONS, Plan, Rule, TripletStats, reduce_triplets
-from tercet.kernels.rule import DEFAULT_TEMPERATURE
+from tercet.kernels.rule import settled_temperature
 from tercet.losses.formed import with_gradient
 from tercet.losses.inputs import check_alike, check_rows, working_dtype
 from tercet.losses.labels import Labels, encode
@@ -111,8 +111,7 @@ class TripletLoss(nn.Module):
         except InputError as fault:
             resolved = distances.Euclidean()
             faults.append(str(fault))
-        if temperature is None:
-            temperature = DEFAULT_TEMPERATURE if penalty == "logsumexp" else 1.0
+        temperature = settled_temperature(penalty, temperature)
         self.rule = Rule(resolved, mining, margin, penalty, reduction, fallback, temperature)
         faults += self.rule.faults()
         try:

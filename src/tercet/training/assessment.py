@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tercet.data.records import Records
 from tercet.evaluation import Evaluation, evaluate_embeddings, evaluate_tuples
-from tercet.training.model import Model, Readable
-from tercet.training.reporter import Reporter
-from tercet.training.supervision import joined_labels
+from tercet.training.model import Readable
+from tercet.training.supervision import labels_of
 
 THUMBNAIL_PIXELS = 96
 MOST_PAIRS = 2_000_000  # verified; of more, a sample, which the evaluation says
@@ -60,35 +59,29 @@ def evaluate_vectors(
     """The evaluation that the records' form asks for, of embeddings of shape (N, D)."""
     settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals}
     if records.form in ("labels", "pairs"):
-        labels = records.labels if records.labels is not None else joined_labels(records)
         most_pairs = MOST_PAIRS if intervals else MOST_PAIRS_WHILE_TRAINING
-        return evaluate_embeddings(vectors, labels, max_pairs=most_pairs, **settings)
+        return evaluate_embeddings(vectors, labels_of(records), max_pairs=most_pairs, **settings)
     assert records.tuples is not None
     return evaluate_tuples(vectors, records.tuples, records.similar, **settings)
 
 
-def assess(
-    model: Model, data: Readable, distance: Any, threshold: float | None, reporter: Reporter, title: str
-) -> Assessment:
-    """Embed the records and evaluate the embeddings, with intervals and pictures of the mistakes."""
-    vectors = model.encode(data.loader, np.arange(len(data.records)), reporter, title)
-    evaluation = evaluate_vectors(vectors, data.records, distance, threshold, intervals=True)
-    return Assessment(evaluation, data.records.count(), _shown(evaluation, data.records))
+def assess(vectors: np.ndarray, records: Records, distance: Any, threshold: float | None) -> Assessment:
+    """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes."""
+    evaluation = evaluate_vectors(vectors, records, distance, threshold, intervals=True)
+    return Assessment(evaluation, records.count(), _shown(evaluation, records))
 
 
-def assess_raw(model: Model, data: Readable) -> Assessment:
+def assess_raw(data: Readable) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves, without any learning.
 
     Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
     Tables: Euclidean distance of standardised columns. Anything else: Euclidean distance of the flattened inputs.
     """
     kind = data.records.kind
-    vectors = _raw_vectors(model, data)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
-    evaluation = evaluate_vectors(vectors, data.records, distance, None, intervals=True)
-    sentence = f"{words}, {distance} distance, on {data.records.count()}"
-    return Assessment(evaluation, sentence, _shown(evaluation, data.records))
+    found = assess(_raw_vectors(data), data.records, distance, None)
+    return replace(found, data=f"{words}, {distance} distance, on {found.data}")
 
 
 def better(metric: str, value: float | None, than: float | None) -> bool:
@@ -100,7 +93,7 @@ def better(metric: str, value: float | None, than: float | None) -> bool:
     return value > than if LARGER_IS_BETTER[metric] else value < than
 
 
-def _raw_vectors(model: Model, data: Readable) -> np.ndarray:
+def _raw_vectors(data: Readable) -> np.ndarray:
     positions = np.arange(len(data.records))
     if data.records.kind == "text":
         from sklearn.feature_extraction.text import TfidfVectorizer

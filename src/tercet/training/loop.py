@@ -92,8 +92,8 @@ class Training:
         progress, patience, reason = self.progress, self.config.training.patience, "finished"
         with stop_requests() as stop_asked, self.reporter.progress("training") as advance, torch.random.fork_rng():
             self.modules.train()
-            while progress.step < self.steps and reason == "finished":
-                if patience and progress.stale_evaluations >= patience:  # as it was when the run was resumed
+            while progress.step < self.steps:
+                if patience and progress.stale_evaluations >= patience:  # before the step: so it was on resume, too
                     reason = "stopped early"
                     break
                 epoch = self.supervision.sampler.epoch
@@ -103,12 +103,10 @@ class Training:
                 stopping = stop_asked()
                 scheduled = progress.step % self.every == 0 or progress.step == self.steps
                 if scheduled or stopping:
-                    stale = progress.stale_evaluations
-                    self._evaluate_and_save(stale if not scheduled else None)
+                    self._evaluate_and_save(scheduled)
                 if stopping and progress.step < self.steps:
                     reason = "interrupted"
-                elif patience and progress.stale_evaluations >= patience:
-                    reason = "stopped early"
+                    break
         return Outcome(progress.step, progress.best_step, self.selection, progress.best_value, reason)
 
     def _step(self) -> tuple[Callable[[], Statistics], float, float]:
@@ -143,7 +141,7 @@ class Training:
             self.history.add(step, {"epoch": epoch, **figures})
             advance(step, self.steps, self._live(figures))
 
-    def _evaluate_and_save(self, stale: int | None) -> None:
+    def _evaluate_and_save(self, scheduled: bool) -> None:
         """Evaluate on the validation data, keep the best weights, and save a checkpoint.
 
         An evaluation that only an interruption brought about leaves the count of stale ones as it was.
@@ -155,9 +153,10 @@ class Training:
             metrics = {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
         figures = {f"validation.{name}": value for name, value in metrics.items() if value is not None}
         self.history.add(self.progress.step, figures)
+        stale = self.progress.stale_evaluations
         if _keep_best(self.progress, self.selection, metrics.get(self.selection)):
             self.model.save_weights(self.folder)
-        if stale is not None:
+        if not scheduled:
             self.progress.stale_evaluations = stale
         self.progress.sampler = self.supervision.sampler.state()
         checkpoint.save_checkpoint(self.folder / "checkpoints", self.modules, self.optimizer, self.progress)

@@ -20,7 +20,6 @@ from tercet.data.split import hold_out
 from tercet.errors import ConfigError, DataError, InputError, RunError
 from tercet.evaluation import all_pairs, calibrate, given_pairs
 from tercet.losses import TripletLoss
-from tercet.losses.triplet import DEFAULT_TEMPERATURE
 from tercet.training import files
 from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
 from tercet.training.config import (
@@ -35,7 +34,7 @@ from tercet.training.loop import Outcome, Training
 from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
-from tercet.training.supervision import Loss, joined_labels, make_distance, make_loss
+from tercet.training.supervision import Loss, labels_of, make_distance, make_loss
 
 DEFAULT_MARGIN = 0.2
 DEFAULT_PAIR_MARGIN = 0.5
@@ -44,7 +43,7 @@ DEFAULT_RATE = 1e-3
 DEFAULT_TUNING_RATE = 5e-5
 
 
-def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter) -> tuple[Model, Config, Outcome]:
+def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter) -> Outcome:
     """Train, calibrate and assess; afterwards the run folder holds all but the report.
 
     Nothing is written before the data is known to be good. With `resume`, training goes on from the newest
@@ -86,7 +85,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     assessment = _calibrated_assessment(model, held, config, reporter)
     write_assessment(folder, "validation", assessment, held.records, duplicates=0)
     files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter))
-    return model, config, outcome
+    return outcome
 
 
 def _check_free(folder: Path) -> None:
@@ -129,10 +128,14 @@ def _drop_evaluations(folder: Path) -> None:
 def remove_assessment(folder: Path, name: str) -> None:
     """Remove an evaluation and its figures, if there is one."""
     (folder / "evaluations" / f"{name}.json").unlink(missing_ok=True)
-    metrics = read_metrics(folder)
-    kept = {key: value for key, value in metrics.items() if not key.startswith(f"{name}.")}
-    if kept != metrics:
+    kept = _metrics_but(folder, name)
+    if kept != read_metrics(folder):
         files.write_json(folder / "metrics.json", kept)
+
+
+def _metrics_but(folder: Path, name: str) -> dict[str, Any]:
+    """The run's figures without those of one evaluation."""
+    return {key: value for key, value in read_metrics(folder).items() if not key.startswith(f"{name}.")}
 
 
 def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
@@ -197,8 +200,7 @@ def _complete(request: Request, model: Model, records: Records) -> Config:
     if loss.margin is None:
         margin = DEFAULT_PAIR_MARGIN if records.form == "marked-pairs" else DEFAULT_MARGIN
         loss = dataclasses.replace(loss, margin=margin)
-    if loss.penalty == "logsumexp" and loss.temperature is None:
-        loss = dataclasses.replace(loss, temperature=DEFAULT_TEMPERATURE)
+    loss = dataclasses.replace(loss, temperature=make_loss(loss).settings["temperature"])
     if training.steps is None and training.epochs is None:
         training = dataclasses.replace(training, steps=DEFAULT_STEPS)
     if training.learning_rate is None:
@@ -247,8 +249,7 @@ def write_assessment(folder: Path, name: str, assessment: Assessment, records: R
     evaluation = assessment.evaluation
     figures: dict[str, Any] = {f"{name}.{metric}": value for metric, value in evaluation.metrics.items()}
     figures |= {f"{name}.{metric}_interval": list(ends) for metric, ends in evaluation.intervals.items() if ends}
-    others = {key: value for key, value in read_metrics(folder).items() if not key.startswith(f"{name}.")}
-    files.write_json(folder / "metrics.json", others | figures)
+    files.write_json(folder / "metrics.json", _metrics_but(folder, name) | figures)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -260,10 +261,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def _calibrated_assessment(model: Model, held: Readable, config: Config, reporter: Reporter) -> Assessment:
     """Calibrate the threshold on the validation data, and assess the model there."""
     records, distance = held.records, make_distance(config.loss)
-    vectors = model.encode(held.loader, np.arange(len(records)), reporter, "calibrating")
+    vectors = model.encode(held.loader, np.arange(len(records)), reporter, "validating")
     if records.form in ("labels", "pairs"):
-        labels = records.labels if records.labels is not None else joined_labels(records)
-        pairs = all_pairs(vectors, labels, distance)
+        pairs = all_pairs(vectors, labels_of(records), distance)
     else:
         assert records.tuples is not None
         pairs = given_pairs(vectors, records.tuples, records.similar, distance)
@@ -272,7 +272,7 @@ def _calibrated_assessment(model: Model, held: Readable, config: Config, reporte
         threshold = calibrate(pairs, config.training.threshold_target)
     except InputError as cause:  # after all the training, figures without a threshold are better than none
         reporter.warn(f"no threshold for same or different was calibrated: {cause}")
-    return assess(model, held, distance, threshold, reporter, "validating")
+    return assess(vectors, records, distance, threshold)
 
 
 def _write_identity(config: Config, model: Model, known: np.ndarray, folder: Path) -> None:

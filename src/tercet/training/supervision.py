@@ -87,38 +87,27 @@ class Supervision:
 
 
 class Labelled(Supervision):
-    """P classes × K samples, and any `loss(embeddings, labels)`."""
-
-    def batch(self, chosen: np.ndarray) -> Batch:
-        """These items with their labels."""
-        assert self.records.labels is not None
-        return Batch(chosen, self.records.labels[chosen])
-
-    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
-        """The loss on the batch's labels; a sample drawn twice is never compared with itself."""
-        return _labelled_loss(self.loss, embeddings, batch)
-
-
-class Paired(Supervision):
-    """Positive pairs: items that pairs join, directly or through others, share a label.
-
-    Where every item is in one pair, that label is the pair's number. Where an item is in several, numbering the pairs
-    would make negatives of items that the table calls alike.
-    """
+    """P classes × K samples, or positive pairs, whose items share a label; and any `loss(embeddings, labels)`."""
 
     def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
         super().__init__(records, sampler, loss)
-        self.labels = joined_labels(records)
+        self.labels = labels_of(records)
 
     def batch(self, chosen: np.ndarray) -> Batch:
-        """The items of these pairs, each once, with their joined labels."""
-        assert self.records.tuples is not None
-        positions = np.unique(self.records.tuples[chosen])
+        """These items, or the items of these pairs, each once, with their labels."""
+        positions = chosen if self.records.tuples is None else np.unique(self.records.tuples[chosen])
         return Batch(positions, self.labels[positions])
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
-        """The loss on the joined labels."""
-        return _labelled_loss(self.loss, embeddings, batch)
+        """The loss on the batch's labels; a sample drawn twice is never compared with itself."""
+        labels = torch.from_numpy(batch.targets).to(embeddings.device)
+        if not isinstance(self.loss, TripletLoss):
+            value = self.loss(embeddings, labels)
+            return value, lambda: _means(loss=value)
+        value = self.loss(embeddings, labels, ids=torch.from_numpy(batch.positions).to(embeddings.device))
+        stats = self.loss.stats
+        assert stats is not None
+        return value, lambda: {**_means(loss=value), **stats.to_dict()}
 
 
 class Given(Supervision):
@@ -173,7 +162,7 @@ class Given(Supervision):
 
 SUPERVISIONS: dict[str, type[Supervision]] = {
     "labels": Labelled,
-    "pairs": Paired,
+    "pairs": Labelled,
     "triplets": Given,
     "marked-pairs": Given,
 }
@@ -228,8 +217,15 @@ def make_distance(options: LossOptions) -> Distance:
     return Minkowski(p=options.p) if options.p is not None else resolve(options.distance)
 
 
-def joined_labels(records: Records) -> np.ndarray:
-    """A label for each item, int64 (N,): items that pairs join, directly or through others, have the same."""
+def labels_of(records: Records) -> np.ndarray:
+    """The label of each item of labelled records or positive pairs, int64 (N,).
+
+    Items that pairs join, directly or through others, share a label. Where every item is in one pair, that is the
+    pair's number. Where an item is in several, numbering the pairs would make negatives of items that the table calls
+    alike.
+    """
+    if records.labels is not None:
+        return records.labels
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -237,17 +233,6 @@ def joined_labels(records: Records) -> np.ndarray:
     left, right = records.tuples.T
     links = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(records), len(records)))
     return connected_components(links, directed=False)[1].astype(np.int64)
-
-
-def _labelled_loss(loss: Loss, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
-    labels = torch.from_numpy(batch.targets).to(embeddings.device)
-    if not isinstance(loss, TripletLoss):
-        value = loss(embeddings, labels)
-        return value, lambda: _means(loss=value)
-    value = loss(embeddings, labels, ids=torch.from_numpy(batch.positions).to(embeddings.device))
-    stats = loss.stats
-    assert stats is not None
-    return value, lambda: {**_means(loss=value), **stats.to_dict()}
 
 
 def _means(**figures: Tensor) -> Statistics:
