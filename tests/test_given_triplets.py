@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from tercet.distances import DISTANCES, Minkowski
+from tercet.distances import DISTANCES, Mahalanobis, Minkowski, resolve
 from tercet.errors import InputError
-from tercet.losses import contrastive_pair_loss, triplet_margin_loss
+from tercet.losses import ContrastiveLoss, triplet_margin_loss
 from tercet.testing import assert_close, random_rows
 
 
@@ -49,11 +49,9 @@ def test_it_equals_torch_with_a_distance(swap):
 @pytest.mark.parametrize("penalty", ["hinge", "squared-hinge", "softplus", "logsumexp"])
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_it_equals_the_loop(penalty, distance):
-    from tercet.distances import resolve
-
-    a, p, n = rows()
-    d = resolve(distance).definition
-    arguments = [float(d(a[i], p[i]) + 0.7 - d(a[i], n[i])) for i in range(13)]
+    a, p, n = (part.abs() for part in rows()) if distance == "jaccard" else rows()
+    d, margin = resolve(distance).definition, 0.3 if distance == "jaccard" else 0.7
+    arguments = [float(d(a[i], p[i]) + margin - d(a[i], n[i])) for i in range(13)]
     cost = {
         "hinge": lambda z: max(z, 0),
         "squared-hinge": lambda z: max(z, 0) ** 2,
@@ -70,11 +68,11 @@ def test_it_equals_the_loop(penalty, distance):
         "mean-active": sum(costs) / (13 if penalty in ("softplus", "logsumexp") else active),
     }
     for reduction, value in expected.items():
-        found = triplet_margin_loss(a, p, n, 0.7, distance, penalty=penalty, reduction=reduction,
+        found = triplet_margin_loss(a, p, n, margin, distance, penalty=penalty, reduction=reduction,
                                     temperature=temperature)  # fmt: skip
         assert found.item() == pytest.approx(value, rel=1e-12)
     assert_close(
-        triplet_margin_loss(a, p, n, 0.7, distance, penalty=penalty, reduction="none", temperature=temperature),
+        triplet_margin_loss(a, p, n, margin, distance, penalty=penalty, reduction="none", temperature=temperature),
         torch.tensor(costs, dtype=torch.float64),
     )
 
@@ -91,7 +89,7 @@ def test_gradcheck_to_second_order():
 
 @pytest.mark.parametrize("distance", [*DISTANCES, torch.nn.PairwiseDistance(eps=0.0)])
 def test_coincident_points_have_a_finite_gradient(distance):
-    a, p, n = rows()
+    a, p, n = (part.abs() for part in rows())
     p[:5], n[3:7] = a[:5], a[3:7]
     a[9] = 0
     given = [part.clone().requires_grad_() for part in (a, p, n)]
@@ -136,6 +134,10 @@ def test_half_precision_and_nothing_at_all():
     [
         ({"margin": -1.0}, "margin is -1.0; allowed is a finite number of at least 0."),
         ({"penalty": "hinged"}, "penalty is 'hinged'; .* Did you mean 'hinge'?"),
+        ({"penalty": "lifted"}, "penalty is 'lifted'; allowed are 'hinge', 'squared-hinge', 'softplus', 'logsumexp'."),
+        ({"normalize": 1}, "normalize is 1; allowed are True and False."),
+        ({"distance": "jaccard"}, "anchor holds .* negative features"),
+        ({"margin": -1, "reduction": "average"}, "(?s)margin is -1.*reduction is 'average'"),
         (
             {"reduction": "average"},
             "reduction is 'average'; allowed are 'mean', 'sum', 'none', 'mean-active'.",
@@ -153,48 +155,92 @@ def test_settings_that_are_refused(given, message):
         triplet_margin_loss(**{"anchor": a, "positive": p, "negative": n, **given})
 
 
+def test_rows_of_unit_length():
+    given = rows(True)
+    expected = triplet_margin_loss(*(torch.nn.functional.normalize(part) for part in given), 0.3)
+    found = triplet_margin_loss(*given, 0.3, normalize=True)
+    assert expected > 0
+    assert_close(found.detach(), expected.detach())
+    for left, right in zip(torch.autograd.grad(found, given), torch.autograd.grad(expected, given), strict=True):
+        assert_close(left, right)
+
+
+def test_a_learned_map_gets_its_gradient():
+    start = random_rows(4, 5, 9)
+    distance = Mahalanobis(components=start, learned=True)
+    expected_map = start.clone().requires_grad_()
+    a, p, n = rows()
+    z = (((a - p) @ expected_map.T).norm(dim=1) + 0.7 - ((a - n) @ expected_map.T).norm(dim=1)).relu().mean()
+    value = triplet_margin_loss(a, p, n, 0.7, distance)
+    assert_close(value.detach(), z.detach())
+    value.backward()
+    z.backward()
+    assert_close(distance.module.components.grad, expected_map.grad)
+
+
+def test_functional_transforms_go_through():
+    """It is made of autograd's own operations."""
+    a, p, n = rows()
+    (expected,) = torch.autograd.grad(triplet_margin_loss(b := a.clone().requires_grad_(), p, n), b)
+    assert_close(torch.func.grad(triplet_margin_loss)(a, p, n), expected)
+    each = torch.func.vmap(lambda x: triplet_margin_loss(x, p, n))(torch.stack([a, 2 * a]))
+    assert_close(each[1], triplet_margin_loss(2 * a, p, n))
+    _, slope = torch.func.jvp(lambda x: triplet_margin_loss(x, p, n), (a,), (p,))
+    assert_close(slope, (expected * p).sum())
+
+
 # --- pairs --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_pair_loss_equals_the_loop(distance):
-    from tercet.distances import resolve
-
-    left, right, _ = rows()
+    left, right, _ = (part.abs() for part in rows())
     similar = torch.arange(13) % 3 == 0
     d = [float(resolve(distance).definition(x, y)) for x, y in zip(left, right, strict=True)]
-    near, far = sorted(d)[2], sorted(d)[10]
-    expected = sum(
-        max(0, gap - near) ** 2 if same else max(0, far - gap) ** 2
-        for gap, same in zip(d, similar.tolist(), strict=True)
-    )
-    for marks in (similar, similar.long(), similar.tolist()):
-        found = contrastive_pair_loss(left, right, marks, near, far, distance)
-        assert found.item() == pytest.approx(expected / 13, rel=1e-12)
+    same, others = sorted(d[::3]), sorted(gap for i, gap in enumerate(d) if i % 3)
+    near, far = (same[1] + same[2]) / 2, (others[5] + others[6]) / 2  # between two distances: no pair is on the edge
+    costs = [
+        max(0, gap - near) ** 2 if marked else max(0, far - gap) ** 2
+        for gap, marked in zip(d, similar.tolist(), strict=True)
+    ]
+    of_similar, of_others = costs[::3], [cost for i, cost in enumerate(costs) if i % 3]
+    expected = {"mean": sum(costs) / 13, "sum": sum(costs)}
+    active = [sum(cost > 0 for cost in side) for side in (of_similar, of_others)]
+    assert active[0] < len(of_similar)
+    assert active[1] < len(of_others)
+    expected["mean-active"] = sum(of_similar) / active[0] + sum(of_others) / active[1]
+    for reduction, value in expected.items():
+        loss = ContrastiveLoss(near, far, distance, reduction)
+        for marks in (similar, similar.long(), similar.tolist()):
+            assert loss.pairs(left, right, marks).item() == pytest.approx(value, rel=1e-12)
 
 
 def test_pair_loss_is_twice_hadsell():
     """Eq. 4 of Hadsell et al. 2006: (1 - Y) D²/2 + Y max(0, m - D)²/2, with Y = 0 for similar pairs."""
     left = torch.zeros(2, 1)
     right = torch.tensor([[3.0], [1.0]])
-    assert contrastive_pair_loss(left, right, [True, False], negative_margin=5.0).item() == (9 + 16) / 2
+    assert ContrastiveLoss(negative_margin=5.0).pairs(left, right, [True, False]).item() == (9 + 16) / 2
 
 
 def test_pair_loss_gradient():
     left, right, _ = rows(True)
     similar = torch.arange(13) % 3 == 0
-    assert torch.autograd.gradcheck(lambda x, y: contrastive_pair_loss(x, y, similar, 0.5, 3.0), (left, right))
+    for reduction in ("mean", "mean-active"):
+        loss = ContrastiveLoss(0.5, 3.0, reduction=reduction, normalize=reduction == "mean-active")
+        assert torch.autograd.gradcheck(lambda x, y, loss=loss: loss.pairs(x, y, similar), (left, right))
+    assert torch.autograd.gradgradcheck(lambda x, y: ContrastiveLoss(0.5, 3.0).pairs(x, y, similar), (left, right))
     same = left.detach().clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(contrastive_pair_loss(left, same, ~similar), same)
+    (gradient,) = torch.autograd.grad(ContrastiveLoss().pairs(left, same, ~similar), same)
     assert not gradient.any()
 
 
 def test_pair_loss_of_nothing_and_of_what_is_not_finite():
     empty = torch.zeros(0, 3)
-    assert contrastive_pair_loss(empty, empty, torch.zeros(0, dtype=torch.bool)).item() == 0
-    left, right, _ = rows()
-    right[3, 1] = math.inf
-    assert contrastive_pair_loss(left, right, torch.zeros(13, dtype=torch.bool)).isnan()
+    for reduction in ("mean", "mean-active", "sum"):
+        assert ContrastiveLoss(reduction=reduction).pairs(empty, empty, torch.zeros(0, dtype=torch.bool)).item() == 0
+        left, right, _ = rows()
+        right[3, 1] = math.inf
+        assert ContrastiveLoss(reduction=reduction).pairs(left, right, torch.zeros(13).bool()).isnan()
 
 
 @pytest.mark.parametrize(
@@ -209,8 +255,6 @@ def test_pair_loss_of_nothing_and_of_what_is_not_finite():
             "similar has dtype torch.float32; allowed are booleans, or integers 0 and 1.",
         ),
         ({"similar": torch.full((13,), -1)}, "similar holds -1; allowed are booleans, or integers 0 and 1."),
-        ({"negative_margin": math.nan}, "negative_margin is nan; allowed is a finite number of at least 0."),
-        ({"positive_margin": -1}, "positive_margin is -1; allowed is a finite number of at least 0."),
         (
             {"right": torch.zeros(13, 4)},
             r"right has shape \(13, 4\) and left \(13, 5\); they must have the same shape.",
@@ -220,4 +264,4 @@ def test_pair_loss_of_nothing_and_of_what_is_not_finite():
 def test_pair_settings_that_are_refused(given, message):
     left, right, _ = rows()
     with pytest.raises(InputError, match=message):
-        contrastive_pair_loss(**{"left": left, "right": right, "similar": torch.ones(13).bool(), **given})
+        ContrastiveLoss().pairs(**{"left": left, "right": right, "similar": torch.ones(13).bool(), **given})

@@ -1,46 +1,61 @@
 """The tiled kernels equal the loops: value, gradient and counts, for every rule, whatever the tiles."""
 
 import dataclasses
-from dataclasses import dataclass
 
 import pytest
 import torch
 
 from tercet.distances import Cosine, Euclidean, Manhattan, Minkowski, SquaredEuclidean, resolve
 from tercet.errors import InputError
-from tercet.kernels import PENALTIES, Plan, Rule, mining, reduce_triplets
+from tercet.kernels import PAIR_PENALTIES, PENALTIES, Plan, Rule, reduce_triplets
+from tercet.kernels.mining import levels
 from tercet.kernels.rule import make_plan
 from tercet.testing import (
     PROBLEMS,
     KernelContract,
     Problem,
+    Rough,
     assert_close,
     assert_same_result,
     every_rule,
     random_rows,
     rule_name,
+    telling_rules,
 )
 
 COUNTS = ("n_valid", "n_mined", "n_active")
 
 
+EVERY_PENALTY = (*PENALTIES, *PAIR_PENALTIES)
+
+
 class TestEveryRule(KernelContract):
-    @pytest.fixture(params=every_rule(), ids=rule_name)
+    @pytest.fixture(params=every_rule([Euclidean()], penalties=EVERY_PENALTY), ids=rule_name)
+    def rule(self, request):
+        return request.param
+
+    @pytest.fixture
+    def problem(self, rule):
+        return PROBLEMS["sphere" if rule.mining == "distance-weighted" else "ragged"]()
+
+
+class TestEveryDistance(KernelContract):
+    """With a margin and a weight for each anchor."""
+
+    @pytest.fixture(
+        params=[rule for rule in telling_rules(penalties=EVERY_PENALTY) if rule.distance != Euclidean()],
+        ids=rule_name,
+    )
     def rule(self, request):
         return request.param
 
     @pytest.fixture
     def problem(self):
-        return PROBLEMS["ragged"]()
+        return PROBLEMS["weighted"]()
 
 
 class TestEveryProblem(KernelContract):
-    """Margin 0 puts a threshold exactly on the duplicates."""
-
-    @pytest.fixture(
-        params=[rule for rule in every_rule([Euclidean()], (0.0, 0.5)) if rule.reduction == "mean-active"],
-        ids=rule_name,
-    )
+    @pytest.fixture(params=telling_rules([Euclidean()], [0.5], EVERY_PENALTY), ids=rule_name)
     def rule(self, request):
         return request.param
 
@@ -50,15 +65,15 @@ class TestEveryProblem(KernelContract):
 
 
 class TestDyadicTies(KernelContract):
-    """Every distance that is exact there, or whose square is."""
+    """Every distance that is exact there, or whose square is; margin 0 puts a threshold on the duplicates."""
 
     @pytest.fixture(
         params=[
             rule
-            for rule in every_rule(
-                [SquaredEuclidean(), Manhattan(), resolve(torch.nn.PairwiseDistance(eps=0))], (0.0, 0.5)
+            for rule in telling_rules(
+                [Euclidean(), SquaredEuclidean(), Manhattan(), resolve(torch.nn.PairwiseDistance(eps=0))], (0.0, 0.5)
             )
-            if rule.penalty == "hinge" and rule.reduction == "mean-active"
+            if rule.penalty in ("hinge", "lifted") or rule.mining != "all"
         ],
         ids=rule_name,
     )
@@ -68,6 +83,16 @@ class TestDyadicTies(KernelContract):
     @pytest.fixture
     def problem(self):
         return PROBLEMS["dyadic"]()
+
+
+class TestDuplicatesAtMarginZero(KernelContract):
+    @pytest.fixture(params=telling_rules([Euclidean(), Cosine()], [0.0]), ids=rule_name)
+    def rule(self, request):
+        return request.param
+
+    @pytest.fixture
+    def problem(self):
+        return PROBLEMS["ragged"]()
 
 
 def test_the_loops_on_a_batch_done_by_hand():
@@ -109,24 +134,13 @@ def test_ties_give_the_gradient_to_the_lowest_index():
                 assert not dy[4].any()
 
 
-@dataclass(frozen=True)
-class Rough(Euclidean):
-    """A tile as wrong as its rounding allows: errors between -0.01 and 0.01, repeating every three columns."""
-
-    def tile(self, x, y):
-        error = (torch.arange(len(x))[:, None] + torch.arange(len(y))) % 3 - 1
-        return (super().tile(x, y) + 0.01 * error).clamp(min=0)
-
-    def rounding(self, x, y):
-        return x.new_full((len(x), 1), 0.01)
-
-
 @pytest.mark.parametrize("name", ["ragged", "dyadic", "bank", "all-equal"])
 @pytest.mark.parametrize("margin", [0.0, 0.5])
 def test_rounding_of_a_tile_decides_nothing(name, margin):
     problem = PROBLEMS[name]()
     for rule in every_rule([Rough()], [margin]):
-        if rule.penalty == "hinge" and rule.reduction == "sum":
+        drawn = rule.mining == "distance-weighted"  # by weights of the tile's distances, wrong as they are
+        if rule.penalty == "hinge" and rule.reduction == "sum" and not drawn:
             exact = dataclasses.replace(rule, distance=Euclidean())
             expected, actual = problem.reduce(exact), problem.reduce(rule, plan=Plan("torch", 7, 5))
             for count in COUNTS:
@@ -143,11 +157,11 @@ def test_many_positives_go_through_bisection(distance, monkeypatch):
     """More thresholds than are compared one by one."""
     problem = PROBLEMS["ragged"]()
     calls = []
-    monkeypatch.setattr(mining, "DIRECT_LEVELS", 2)
+    monkeypatch.setattr(levels, "DIRECT_LEVELS", 2)
     search = torch.searchsorted
     monkeypatch.setattr(torch, "searchsorted", lambda *given, **more: (calls.append(1), search(*given, **more))[1])
     for rule in every_rule([distance]):
-        if rule.reduction == "mean":
+        if rule.reduction == "mean" and rule.penalty in ("hinge", "softplus"):
             assert_same_result(problem.reduce(rule, plan=Plan("torch", 17, 11)), problem.reduce(rule, "reference"))
     assert calls, "vacuous: nothing was bisected"
 
@@ -157,13 +171,20 @@ def test_nearly_all_pairs_near():
     x = random_rows(19, 5, 0) * 1e-6
     x[::2] += 100
     problem = Problem(x, torch.arange(19) % 5)
-    for rule in every_rule([Euclidean(), SquaredEuclidean()], (0.1,)):
-        assert_same_result(problem.reduce(rule), problem.reduce(rule, "reference"))
+    for rule in telling_rules([Euclidean(), SquaredEuclidean()], (0.1,)):
+        assert_same_result(problem.reduce(rule, "torch"), problem.reduce(rule, "reference"))
 
 
 @pytest.mark.parametrize("gap", [1e-4, 1e-6])
-@pytest.mark.parametrize("name", ["all", "hard", "semihard"])
-@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(
+    ("name", "penalty"),
+    [
+        ("all", "hinge"), ("all", "squared-hinge"), ("all", "softplus"), ("all", "logsumexp"), ("all", "lifted"),
+        ("hard", "hinge"), ("hard", "softplus"), ("semihard", "squared-hinge"), ("semihard", "softplus"),
+        ("easy-positive", "hinge"), ("easy-positive-semihard", "logsumexp"), ("distance-weighted", "hinge"),
+        ("all", "contrastive"), ("all", "supcon"),
+    ],
+)  # fmt: skip
 def test_float32_is_not_much_worse_than_direct_differences(gap, name, penalty):
     """Against the loops in float64; near duplicates of the same and of other classes."""
     x = torch.nn.functional.normalize(random_rows(47, 64, 0))
@@ -174,8 +195,8 @@ def test_float32_is_not_much_worse_than_direct_differences(gap, name, penalty):
     x = x.float()
     rule = Rule(Euclidean(), name, 0.2, penalty, "mean-active")
     right = Problem(x.double(), labels).reduce(rule, "reference")
-    direct = Problem(x, labels).reduce(Rule(resolve(direct_differences), name, 0.2, penalty, "mean-active"))
-    found = Problem(x, labels).reduce(rule)
+    direct = Problem(x, labels).reduce(Rule(resolve(direct_differences), name, 0.2, penalty, "mean-active"), "torch")
+    found = Problem(x, labels).reduce(rule, "torch")
     assert found.value.dtype == torch.float32
     assert [found.stats.to_dict()[key] for key in COUNTS] == [right.stats.to_dict()[key] for key in COUNTS]
     for actual, naive, expected in (
@@ -195,10 +216,12 @@ def test_counts_in_float32_do_not_depend_on_the_tiles():
     x = random_rows(34, 33, 0, torch.float32)
     x[17:] = x[:17]
     labels = torch.arange(34) % 7
-    for name in ("all", "semihard"):
+    for name in ("all", "semihard", "easy-positive-semihard"):
         rule = Rule(Euclidean(), name, 0.0, reduction="sum")
         counts = {
-            tuple(Problem(x, labels).reduce(rule, plan=plan).stats.to_dict()[key] for key in COUNTS)
+            tuple(
+                Problem(x, labels).reduce(rule, plan=plan, need_gradient=False).stats.to_dict()[key] for key in COUNTS
+            )
             for plan in (
                 Plan("torch", 34, 34),
                 Plan("torch", 7, 11),
@@ -213,29 +236,32 @@ def test_label_values_do_not_matter():
     """Above 2^24 float32 would merge neighbours; above 2^53 float64 would."""
     x, labels = random_rows(23, 5, 0), torch.arange(23) % 5
     rule = Rule(Euclidean())
-    expected = Problem(x, labels).reduce(rule)
+    expected = Problem(x, labels).reduce(rule, "torch")
     for start in (2**24, 2**62, -(2**62)):
-        assert_same_result(Problem(x, labels + start).reduce(rule), expected)
+        assert_same_result(Problem(x, labels + start).reduce(rule, "torch"), expected)
 
 
 def test_overflow_is_not_silent():
     x = random_rows(7, 3, 0, torch.float32)
     x[3] = 1e30
-    for name in ("all", "hard", "semihard"):
-        result = Problem(x, torch.arange(7) % 2).reduce(Rule(Euclidean(), name))
+    for rule in telling_rules([Euclidean()], penalties=EVERY_PENALTY):
+        if rule.mining == "distance-weighted":
+            continue  # computed in float64, where nothing overflows
+        result = Problem(x, torch.arange(7) % 2).reduce(rule, "torch")
         assert result.value.isnan()
         assert result.gradient_anchors.isnan().all()
+        assert result.per_anchor.isnan().all()
 
 
 def test_without_a_gradient_none_is_formed():
     problem = PROBLEMS["bank"]()
     result = reduce_triplets(
         problem.embeddings, problem.reference, problem.labels, problem.reference_labels, Rule(Euclidean()),
-        need_gradient=False,
+        need_gradient=False, implementation="torch",
     )  # fmt: skip
     assert result.gradient_anchors is None
     assert result.gradient_references is None
-    assert_close(result.value, problem.reduce(Rule(Euclidean())).value, 0.0)
+    assert_close(result.value, problem.reduce(Rule(Euclidean()), "torch").value, 0.0)
 
 
 def test_matrix_precision_is_put_back_and_not_used(monkeypatch):
@@ -251,7 +277,7 @@ def test_matrix_precision_is_put_back_and_not_used(monkeypatch):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        PROBLEMS["ragged"]().reduce(Rule(Euclidean()))
+        PROBLEMS["ragged"]().reduce(Rule(Euclidean()), "torch")
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -266,10 +292,10 @@ def test_plan_keeps_tiles_within_memory():
         (0, 0, 0),
         (4096, 4096, 4096),
     ):
-        plan = make_plan("auto", anchors, references, largest, 1 << 20)
+        plan = make_plan("torch", anchors, references, largest, 1 << 20)
         assert plan.implementation == "torch"
         assert plan.tile_rows == 1 or plan.tile_rows * (plan.tile_columns + largest) * 64 <= 1 << 20
         assert min(plan.tile_rows, plan.tile_columns) >= 1
     assert make_plan("reference", 5, 5, 2) == Plan("reference", 5, 5)
-    with pytest.raises(InputError, match="implementation is 'tirton'; allowed are 'auto', 'torch', 'reference'"):
+    with pytest.raises(InputError, match="implementation is 'tirton'; allowed are 'auto', "):
         make_plan("tirton", 5, 5, 2)

@@ -15,6 +15,7 @@ import torch
 import tercet
 from tercet.distances import Minkowski
 from tercet.errors import InputError, TercetWarning, TrainingError
+from tercet.kernels import IMPLEMENTATIONS, MININGS, PENALTIES
 from tercet.losses import TripletLoss, triplet
 from tercet.losses.labels import encode
 from tercet.testing import LossContract, assert_close, every_rule, random_rows, rule_name
@@ -28,23 +29,48 @@ def loss_of(rule):
         rule.penalty,
         rule.reduction,
         rule.fallback,
-        rule.temperature if rule.penalty == "logsumexp" else None,
+        rule.temperature if rule.has_temperature else None,
+        seed=rule.seed if rule.mining == "distance-weighted" else None,
     )
+
+
+def some_rules():
+    """Every penalty with `all` and two with each other mining; distances, reductions and fallbacks along with them.
+
+    The product of them all is for the kernels' own tests.
+    """
+    ways, found = {}, []
+    for rule in every_rule(margins=(0.7,)):
+        if rule.mining == "all" or rule.penalty in ("hinge", "logsumexp"):
+            ways.setdefault((rule.mining, rule.penalty), []).append(rule)
+    for number, rules in enumerate(ways.values()):
+        found.append(rules[number * 7 % len(rules)])
+    assert {rule.mining for rule in found} == set(MININGS)
+    assert {rule.penalty for rule in found} == set(PENALTIES)
+    return found
 
 
 class TestEveryLoss(LossContract):
-    """Every mining and penalty; the reductions and the distances are varied along with them."""
+    """Every mining and penalty."""
 
-    @pytest.fixture(
-        params=[
-            rule
-            for number, rule in enumerate(every_rule(margins=(0.7,)))
-            if number % 7 == 0 or (rule.distance.name == "euclidean" and rule.reduction == "mean-active")
-        ],
-        ids=rule_name,
-    )
+    @pytest.fixture(params=some_rules(), ids=rule_name)
     def loss(self, request):
-        return loss_of(request.param)
+        loss, drawn = loss_of(request.param), request.param.mining == "distance-weighted"
+
+        def call(x, labels):
+            if drawn:
+                loss.step = 0
+            return loss(x.abs() if loss.rule.distance.non_negative else x, labels)
+
+        call.drawn = drawn
+        return call
+
+    def test_order_and_names_of_labels_do_not_matter(self, loss):
+        if not loss.drawn:
+            super().test_order_and_names_of_labels_do_not_matter(loss)
+            return
+        x, labels = batch()  # a draw is for a position in the batch, so that only the names may change
+        assert_close(loss(x, labels * -7 + 2**40).detach(), loss(x, labels).detach())
 
 
 def batch(rows=23, dim=5, classes=5):
@@ -81,8 +107,8 @@ def test_labels_of_every_kind(convert):
     expected = value_and_gradient(TripletLoss(), x, labels)
     actual = value_and_gradient(TripletLoss(), x, convert(labels))
     assert expected[0] > 0
-    assert torch.equal(actual[0], expected[0])
-    assert torch.equal(actual[1], expected[1])
+    assert_close(actual[0], expected[0], 1e-13)  # other codes may be added up in another order
+    assert_close(actual[1], expected[1], 1e-13)
 
 
 def test_uint8_labels_with_more_than_256_rows():
@@ -110,14 +136,15 @@ def test_strings_are_shared_with_the_reference():
     words = [["a", "b", "c", "d", "e"][label] for label in labels]
     bank_words = np.array([["a", "b", "c", "d", "e"][label] for label in bank_labels])
     expected = TripletLoss()(x, labels, reference=bank, reference_labels=bank_labels)
-    assert torch.equal(TripletLoss()(x, words, reference=bank, reference_labels=bank_words), expected)
+    found = TripletLoss()(x, words, reference=bank, reference_labels=bank_words)
+    assert_close(found.detach(), expected.detach(), 1e-13)
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         ([0, 1, 2], "labels has 3 entries for 4 rows of embeddings; give one for each row."),
-        (torch.zeros(4, 1).long(), r"labels has shape \(4, 1\); allowed is one dimension, one entry a row."),
+        (torch.zeros(4, 1).long(), r"labels has shape \(4, 1\); .* one entry a row: labels.flatten\(\)\."),
         (
             torch.zeros(4),
             "labels has dtype torch.float32; allowed is a sequence, array or tensor of integers",
@@ -131,10 +158,13 @@ def test_strings_are_shared_with_the_reference():
         (np.array(["a", None, "b", None], object), r"labels is missing \(None or NaN\) at row 1, 3;"),
         ([0, 1, "a", 1], "labels holds entries of type int, str; .* all of one kind."),
         ([0.5, 1.5, 0.5, 1.5], "labels holds entries of type float; allowed is"),
-        ([[0], [0], [1], [1]], "labels holds entries of type list; allowed is"),
         ([2**70, 1, 2, 3], "labels holds integers beyond 64 bits; give them as strings"),
         ("abab", "labels is 'abab'; allowed is a sequence, array or tensor of integers or strings."),
-        (None, "labels is None; allowed is"),
+        (
+            None,
+            "labels is None; then row i of the embeddings and row i of the reference belong together, and no reference "
+            "is given: give labels, or a reference with a row for each of the embeddings.",
+        ),
     ],
 )
 def test_labels_that_are_refused(labels, message):
@@ -229,7 +259,7 @@ def test_a_reference_of_another_precision():
         ),
         (
             {"reference": torch.zeros(2, 2), "reference_labels": [0]},
-            "reference_labels has 1 entries for 2 rows of embeddings",
+            "reference_labels has 1 entries for 2 rows of the reference",
         ),
         ({"ids": [0]}, "ids has 1 entries for 4 rows of embeddings; give one for each row."),
     ],
@@ -272,7 +302,7 @@ def test_defaults():
     assert TripletLoss(mining="semihard").settings["reduction"] == "mean"
 
 
-@pytest.mark.parametrize("rule", every_rule()[::5], ids=rule_name)
+@pytest.mark.parametrize("rule", some_rules(), ids=rule_name)
 def test_settings_and_repr_rebuild_the_loss(rule):
     loss = loss_of(rule)
     assert TripletLoss(**loss.settings).rule == rule
@@ -288,18 +318,20 @@ def test_all_faults_are_named_together():
         )  # fmt: skip
     assert str(caught.value).splitlines() == [
         "distance is 'euclid'; allowed are 'euclidean', 'squared-euclidean', 'cosine', 'manhattan', "
-        "'minkowski', a distance object such as Minkowski(p=3), or a function of rows, "
+        "'minkowski', 'chebyshev', 'jaccard', a distance object such as Minkowski(p=3), or a function of rows, "
         "(N, D), (N, D) -> (N,). Did you mean 'euclidean'?",
-        "mining is 'semi-hard'; allowed are 'all', 'hard', 'semihard'. Did you mean 'semihard'?",
-        "penalty is 'hing'; allowed are 'hinge', 'squared-hinge', 'softplus', 'logsumexp'. Did you mean 'hinge'?",
+        "mining is 'semi-hard'; allowed are 'all', 'hard', 'semihard', 'easy-positive', 'easy-positive-semihard', "
+        "'distance-weighted'. Did you mean 'semihard'?",
+        "penalty is 'hing'; allowed are 'hinge', 'squared-hinge', 'softplus', 'logsumexp', 'lifted'. "
+        "Did you mean 'hinge'?",
         "reduction is 'avg'; allowed are 'mean-active', 'mean', 'sum'.",
         "fallback is 'far'; allowed are 'skip', 'farthest'.",
         "margin is -1; allowed is a finite number of at least 0.",
-        "implementation is 'cuda'; allowed are 'auto', 'torch', 'reference'.",
+        f"implementation is 'cuda'; allowed are {', '.join(map(repr, IMPLEMENTATIONS))}.",
     ]
 
 
-@pytest.mark.parametrize("margin", [float("nan"), float("inf"), -0.1, "0.2", None, True])
+@pytest.mark.parametrize("margin", [float("nan"), float("inf"), -0.1, "0.2", True])
 def test_margins_that_are_refused(margin):
     with pytest.raises(InputError, match=r"margin is .*; allowed is a finite number of at least 0"):
         TripletLoss(margin=margin)
@@ -307,7 +339,7 @@ def test_margins_that_are_refused(margin):
 
 def test_temperatures_that_are_refused():
     with pytest.raises(
-        InputError, match="temperature belongs to penalty 'logsumexp'; with penalty 'hinge' leave it out"
+        InputError, match="temperature belongs to penalty 'logsumexp' or 'lifted'; with penalty 'hinge' leave it out"
     ):
         TripletLoss(temperature=0.2)
     for temperature in (0, -1.0, float("inf"), float("nan")):
@@ -345,8 +377,11 @@ def test_logsumexp_does_not_overflow():
 
 
 def test_a_fallback_without_its_mining_is_refused():
-    with pytest.raises(InputError, match="fallback 'farthest' belongs to mining 'semihard'; with mining 'all'"):
+    with pytest.raises(InputError) as caught:
         TripletLoss(fallback="farthest")
+    assert str(caught.value) == (
+        "fallback 'farthest' belongs to mining 'semihard' or 'easy-positive-semihard'; with mining 'all' leave it out."
+    )
 
 
 def test_a_margin_beyond_the_cosine_is_warned_of():
@@ -370,7 +405,7 @@ def test_figures_of_a_batch():
     assert loss.stats is None
     assert loss.plan is None
     loss(x, ["a", "a", "b", "c"])
-    assert loss.plan.implementation == "torch"
+    assert loss.plan.implementation in IMPLEMENTATIONS[1:]
     figures = loss.stats.to_dict()
     assert figures == {
         "n_valid": 4,
@@ -382,7 +417,7 @@ def test_figures_of_a_batch():
         "anchors_without_negative": 0,
         "active_share": 0.25,
     }
-    assert not any(value.requires_grad for value in vars(loss.stats).values())
+    assert not any(value.requires_grad for value in vars(loss.stats).values() if value is not None)
     loss(x, ["a", "b", "c", "d"])
     assert loss.stats.to_dict()["active_share"] == 0
     assert loss.stats.to_dict()["mean_positive"] == 0
@@ -424,7 +459,7 @@ def test_without_a_graph():
     with torch.no_grad():
         value = TripletLoss()(x, labels)
     assert not value.requires_grad
-    assert torch.equal(value, TripletLoss()(x, labels).detach())
+    assert_close(value, TripletLoss()(x, labels).detach(), 1e-13)
 
 
 def test_autocast_does_not_reach_inside():

@@ -21,15 +21,48 @@ _HOME = {
     "evaluate": "tercet.run",
     "embed": "tercet.run",
     "TripletLoss": "tercet.losses",
+    "PerClassMargin": "tercet.losses",
+    "ContrastiveLoss": "tercet.losses",
+    "InfoNCE": "tercet.losses",
+    "SupConLoss": "tercet.losses",
+    "ClipLoss": "tercet.losses",
     "triplet_margin_loss": "tercet.losses",
+    "Euclidean": "tercet.distances",
+    "SquaredEuclidean": "tercet.distances",
+    "Cosine": "tercet.distances",
+    "Manhattan": "tercet.distances",
     "Minkowski": "tercet.distances",
+    "Chebyshev": "tercet.distances",
+    "Jaccard": "tercet.distances",
+    "Mahalanobis": "tercet.distances",
 }
 
-__all__ = ["train", "Run", "load", "evaluate", "embed", "TripletLoss", "triplet_margin_loss", "Minkowski"]
+__all__ = [
+    "train", "Run", "load", "evaluate", "embed",
+    "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
+    "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from tercet.distances import Minkowski
-    from tercet.losses import TripletLoss, triplet_margin_loss
+    from tercet.distances import (
+        Chebyshev,
+        Cosine,
+        Euclidean,
+        Jaccard,
+        Mahalanobis,
+        Manhattan,
+        Minkowski,
+        SquaredEuclidean,
+    )
+    from tercet.losses import (
+        ClipLoss,
+        ContrastiveLoss,
+        InfoNCE,
+        PerClassMargin,
+        SupConLoss,
+        TripletLoss,
+        triplet_margin_loss,
+    )
     from tercet.run import Run, embed, evaluate, load, train
 
 

@@ -9,8 +9,16 @@ Whoever has to decide something between two distances (which is smaller?) takes 
 are further apart than the rounding, and asks `listed` (the pairs of a list of indices) where they are not.
 
     base.py          Distance: what is to be given for a new one, and what follows
-    euclidean.py     euclidean, squared-euclidean, cosine: through matrix products
-    elementwise.py   manhattan, minkowski, a user's function of rows
+    euclidean.py     through matrix products     euclidean           |x - y|
+                                                 squared-euclidean   |x - y|²
+                                                 cosine              1 - cos(x, y)
+    mahalanobis.py   Euclidean after a map       (an object)         |L x - L y|, L given or learned
+    elementwise.py   coordinate by coordinate    manhattan           sum |x - y|
+                                                 minkowski           (sum |x - y|^p)^(1/p)
+                                                 chebyshev           max |x - y|
+                                                 jaccard             1 - sum min(x, y) / sum max(x, y), on x, y >= 0
+                                                 (a function)        whatever a user's function of rows says
+    prepared.py      Prepared: rows made ready once for all tiles, where distances follow from matrix products
 
 Shapes: x (A, D) or (N, D), y (M, D) or (N, D), tiles and weights (A, M), pairs and their weights (N,).
 Smaller is nearer. The gradient at coincident points is zero, by choice.
@@ -26,8 +34,10 @@ import torch
 from torch import Tensor
 
 from tercet.distances.base import Distance, blocks
-from tercet.distances.elementwise import Manhattan, Minkowski, RowDistance
+from tercet.distances.elementwise import Chebyshev, Jaccard, Manhattan, Minkowski, RowDistance
 from tercet.distances.euclidean import Cosine, Euclidean, SquaredEuclidean
+from tercet.distances.mahalanobis import Mahalanobis
+from tercet.distances.prepared import Prepared
 from tercet.errors import InputError, suggest
 
 __all__ = [
@@ -39,7 +49,11 @@ __all__ = [
     "Cosine",
     "Manhattan",
     "Minkowski",
+    "Chebyshev",
+    "Jaccard",
+    "Mahalanobis",
     "RowDistance",
+    "Prepared",
     "blocks",
 ]
 
@@ -50,6 +64,8 @@ DISTANCES: dict[str, Callable[[], Distance]] = {
     "cosine": Cosine,
     "manhattan": Manhattan,
     "minkowski": Minkowski,
+    "chebyshev": Chebyshev,
+    "jaccard": Jaccard,
 }
 
 
@@ -67,10 +83,15 @@ def resolve(distance: str | Distance | Callable[[Tensor, Tensor], Tensor]) -> Di
             return Minkowski(float(with_p[1]))
         if distance in DISTANCES:
             return DISTANCES[distance]()
+        if distance == Mahalanobis.name:
+            raise InputError(
+                "the distance 'mahalanobis' needs a map, which its name alone does not give; give an object: "
+                "Mahalanobis(matrix=M), Mahalanobis(components=L), or Mahalanobis(learned=True, dim=D)."
+            )
     elif callable(distance) and not isinstance(distance, type):
         return RowDistance(_without_parameters(distance))
     listed = ", ".join(repr(word) for word in DISTANCES)
-    hint = suggest(distance, DISTANCES) if isinstance(distance, str) else ""
+    hint = suggest(distance, (*DISTANCES, Mahalanobis.name)) if isinstance(distance, str) else ""
     raise InputError(
         f"distance is {distance!r}; allowed are {listed}, a distance object such as Minkowski(p=3), "
         f"or a function of rows, (N, D), (N, D) -> (N,).{hint}"

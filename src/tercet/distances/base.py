@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tercet.distances.prepared import Prepared
+from tercet.errors import InputError
+
 CHUNK_BYTES = 1 << 20  # rows gathered at a time; more than the cache makes it three times slower
 
 
@@ -23,12 +26,29 @@ def rows_per_chunk(rows: Tensor, times: int = 1) -> int:
     return max(1, CHUNK_BYTES // max(1, rows.shape[1] * rows.element_size() * times))
 
 
+def _negative_features(x: Tensor, name: str, distance: str) -> str:
+    rows, columns = (x < 0).nonzero(as_tuple=True)
+    return (
+        f"{name} holds {len(rows)} negative features, the first {float(x[rows[0], columns[0]]):g} in row "
+        f"{int(rows[0])}, column {int(columns[0])}; the {distance} distance compares features of 0 or more. "
+        f"End the encoder with a ReLU or softplus, or choose another distance."
+    )
+
+
 @dataclass(frozen=True)
 class Distance:
     """Base of the distances: from `pairs` alone it derives all the rest, elementwise and in bounded memory.
 
     A new distance implements `definition`, `pairs` and `sphere_range`; where it knows something faster, also
-    `pairs_gradient`, `tile`, `tile_gradient` and `rounding`. `tercet.testing.DistanceContract` checks it.
+    `pairs_gradient`, `tile`, `tile_gradient`, `rounding` and `prepared`. `tercet.testing.DistanceContract`
+    checks it.
+
+    One that begins with a map of the rows also offers `mapped`, `after_map` and `module`. A loss registers the
+    module, maps its rows, and compares them by the distance after the map:
+
+        distance(x, y) = distance.after_map(distance.mapped(x), distance.mapped(y))
+
+    so that the gradient for the map's parameters goes through `mapped`, by autograd.
     """
 
     @property
@@ -40,6 +60,47 @@ class Distance:
     def largest(self) -> float:
         """The largest value it can take between any two rows."""
         return math.inf
+
+    @property
+    def dim(self) -> int | None:
+        """The only number of features that rows may have; None if any will do."""
+        return None
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether features must be 0 or more."""
+        return False
+
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """What holds the map's parameters and buffers, for a loss to register; None if there are none."""
+        return None
+
+    @property
+    def after_map(self) -> Distance:
+        """The distance between mapped rows."""
+        return self
+
+    def mapped(self, x: Tensor) -> Tensor:
+        """The rows that `after_map` compares; differentiable, for rows and parameters."""
+        return x
+
+    def check_rows(self, x: Tensor, name: str = "rows") -> None:
+        """Raise InputError unless rows of shape (N, D) lie in the distance's domain; `name` is what to call them.
+
+        It costs nothing, except where features must be non-negative: one look at all of them, which on a GPU
+        waits for them.
+        """
+        if self.dim is not None and x.shape[1] != self.dim:
+            raise InputError(
+                f"{name} has shape {tuple(x.shape)}; the {self.name} distance given is one of {self.dim} features."
+            )
+        if self.non_negative and bool((x < 0).any()):
+            raise InputError(_negative_features(x, name, self.name))
+
+    def prepared(self, x: Tensor, y: Tensor) -> Prepared | None:
+        """Rows made ready once for all tiles; None if the distance does not follow from matrix products."""
+        return None
 
     def sphere_range(self, dim: int) -> float:
         """The largest value between unit vectors of `dim` dimensions."""
@@ -87,8 +148,9 @@ class Distance:
         """A bound on |tile - pairs| for each row of x, of shape (A, 1)."""
         return x.new_zeros(len(x), 1)  # the tile is made of pairs
 
+    @torch.no_grad()
     def listed(self, x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """Distances of shape (N,) between rows x[i[n]] and y[j[n]], by direct differences, in chunks."""
+        """Distances of shape (N,) between rows x[i[n]] and y[j[n]], by direct differences, in chunks; no graph."""
         d = x.new_empty(len(i))
         for part in blocks(len(i), rows_per_chunk(x)):
             d[part] = self.pairs(x.index_select(0, i[part]), y.index_select(0, j[part]))

@@ -1,4 +1,4 @@
-"""Distances that go elementwise: sums of powers of differences, and a user's function of rows."""
+"""Distances that go elementwise: powers of differences, shares of features, and a user's function of rows."""
 # ruff: noqa: D102  the methods of a distance are described once, in the base class
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class Minkowski(Distance):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.p, (int, float)) and 1 <= self.p < math.inf):
-            raise InputError(f"p of the Minkowski distance is {self.p!r}; allowed is a finite number of at least 1.")
+            raise InputError(
+                f"p of the Minkowski distance is {self.p!r}; allowed is a finite number of at least 1"
+                f"{' (for the limit of infinity use Chebyshev())' if self.p == math.inf else ''}."
+            )
         object.__setattr__(self, "p", float(self.p))
 
     @property
@@ -77,6 +80,103 @@ class Minkowski(Distance):
         share = difference.abs() / torch.where(d > 0, d, 1)[:, None]
         force = difference.sign_() * share ** (self.p - 1) * weights[:, None]
         return force, -force
+
+
+@dataclass(frozen=True)
+class Chebyshev(Distance):
+    """Largest over coordinates of |x - y|; of several that are largest, the first gets the whole gradient."""
+
+    name = "chebyshev"
+
+    def sphere_range(self, dim: int) -> float:
+        return 2.0
+
+    def definition(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().max(0).values
+
+    def pairs(self, x: Tensor, y: Tensor) -> Tensor:
+        difference = (x - y).abs()
+        return difference.gather(1, difference.detach().argmax(1, keepdim=True))[:, 0]  # amax would share it out
+
+    def pairs_gradient(self, x: Tensor, y: Tensor, d: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        difference = x - y
+        largest = difference.abs().argmax(1, keepdim=True)
+        pull = difference.gather(1, largest).sign_() * weights[:, None]
+        force = torch.zeros_like(x).scatter_(1, largest, pull)
+        return force, -force
+
+    def tile(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cdist(x, y, p=math.inf)  # equal to `pairs`: neither adds anything up
+
+
+def _split(row: Tensor) -> Tensor:
+    """The positive and the negative part of a row (D,) as 2 D features; a zero is positive, for its gradient."""
+    return torch.cat([torch.where(row >= 0, row, 0), torch.where(row < 0, -row, 0)])
+
+
+def _mass(x: Tensor) -> Tensor:
+    """Sum of |x| of each row, (N,); at a zero its derivative is that of a positive feature."""
+    return torch.where(x < 0, -x, x).sum(1)
+
+
+@dataclass(frozen=True)
+class Jaccard(Distance):
+    """1 - sum min(x, y) / sum max(x, y) of features of 0 or more, in [0, 1]: Ruzicka's, or weighted Jaccard.
+
+    On rows of zeros and ones it is the Jaccard distance of the sets of ones. Two zero rows are at distance 0.
+    With A = sum |x - y|, min is (x + y - |x - y|) / 2 and max (x + y + |x - y|) / 2, so that
+
+        d = 2 A / (sum x + sum y + A)
+
+    which loses no digits between near rows. Its gradient for x[c], with both sums over all coordinates, is
+
+        sum min / (sum max)²  where x[c] > y[c]        -1 / sum max  where x[c] < y[c]        0  where x[c] = y[c]
+
+    the last by choice, and one of the subgradients there: in a coordinate in which they are equal, two rows exert
+    no force. At x[c] = 0 it is the derivative for an increase.
+
+    A loss refuses negative features (`check_rows`). The functions here take a negative part for a feature of
+    its own, |x| instead of x in the second formula, which is a distance in [0, 1] too.
+    """
+
+    name = "jaccard"
+    largest = 1.0
+    non_negative = True
+
+    def sphere_range(self, dim: int) -> float:
+        return 1.0
+
+    def definition(self, x: Tensor, y: Tensor) -> Tensor:
+        equal = x == y
+        x, y = _split(torch.where(equal, x.detach(), x)), _split(torch.where(equal, y.detach(), y))
+        union = torch.maximum(x, y).sum()
+        return 1 - torch.minimum(x, y).sum() / union if union > 0 else union
+
+    def pairs(self, x: Tensor, y: Tensor) -> Tensor:
+        equal = x == y
+        x, y = torch.where(equal, x.detach(), x), torch.where(equal, y.detach(), y)
+        apart = (x - y).abs().sum(1)
+        return self._ratio(apart, _mass(x) + _mass(y))
+
+    @staticmethod
+    def _ratio(apart: Tensor, mass: Tensor) -> Tensor:
+        total = mass + apart
+        return 2 * apart / torch.where(total == 0, 1, total)
+
+    def pairs_gradient(self, x: Tensor, y: Tensor, d: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        mass = x.abs().sum(1) + y.abs().sum(1)
+        total = 2 * torch.where(mass > 0, mass, 1) / (2 - d)  # mass + A, since d is 2 A / (mass + A)
+        apart = (x - y).sign_()  # the derivative of A, and zero where the features are equal
+        growing = apart.abs() * (-d * weights / total)[:, None]
+        apart *= ((2 - d) * weights / total)[:, None]
+        return torch.where(x < 0, -growing, growing).add_(apart), torch.where(y < 0, -growing, growing).sub_(apart)
+
+    def tile(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._ratio(torch.cdist(x, y, p=1.0), _mass(x)[:, None] + _mass(y))
+
+    def rounding(self, x: Tensor, y: Tensor) -> Tensor:
+        # Sums of non-negative terms are off by a small share of themselves, their ratio of at most 1 by two.
+        return x.new_full((len(x), 1), 2 * product_error(x))
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,16 @@ numbers. The near pairs are therefore left out of both and done one by one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tercet.distances.base import Distance, blocks, rows_per_chunk
+from tercet.distances.prepared import Prepared
+
+Differences = Callable[[Tensor, Tensor], Tensor]  # row numbers i and j (N,) -> x[i] - y[j] (N, D), a new tensor
 
 
 def _near_ratio(x: Tensor) -> float:
@@ -39,12 +43,17 @@ def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not len(x) or not len(y):
         return x, y
+    centre = _common_centre(x, y)
+    return x - centre, y - centre
+
+
+def _common_centre(x: Tensor, y: Tensor) -> Tensor:
+    """Of shape (D,); neither side may be empty."""
     mean = (x.mean(0) + y.mean(0)) / 2
     spread = torch.maximum((x - mean).abs().max(), (y - mean).abs().max())
     mantissa, _ = torch.frexp(spread)
     unit = torch.where(spread > 0, spread / mantissa / 2, 1)  # the power of two in (spread/2, spread]
-    centre = (mean / unit).round() * unit
-    return x - centre, y - centre
+    return (mean / unit).round() * unit
 
 
 def _squared_norms(x: Tensor, y: Tensor) -> Tensor:
@@ -56,19 +65,27 @@ def _squared_pairs(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square().sum(1)
 
 
-def _squared_tile(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances of shape (A, M)."""
+def _differences(x: Tensor, y: Tensor) -> Differences:
+    return lambda i, j: x.index_select(0, i).sub_(y.index_select(0, j))
+
+
+def squared_tile(x: Tensor, y: Tensor, differences: Differences | None = None) -> Tensor:
+    """Squared Euclidean distances of shape (A, M); those of near rows from their differences."""
+    differences = differences or _differences(x, y)
     centred_x, centred_y = centred(x, y)
     norms = _squared_norms(centred_x, centred_y)
     squared = torch.addmm(norms, centred_x, centred_y.T, alpha=-2)
     i, j = (squared <= _near_ratio(x) * norms).nonzero(as_tuple=True)
     for part in blocks(len(i), rows_per_chunk(x)):
-        squared[i[part], j[part]] = _squared_pairs(x.index_select(0, i[part]), y.index_select(0, j[part]))
+        squared[i[part], j[part]] = differences(i[part], j[part]).square_().sum(1)
     return squared
 
 
-def _spring_gradient(x: Tensor, y: Tensor, squared: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+def spring_gradient(
+    x: Tensor, y: Tensor, squared: Tensor, pull: Tensor, differences: Differences | None = None
+) -> tuple[Tensor, Tensor]:
     """dx[a] = sum over m of pull[a, m] (x[a] - y[m]), and dy the opposite; pull is used up."""
+    differences = differences or _differences(x, y)
     centred_x, centred_y = centred(x, y)
     near = (squared <= _near_ratio(x) * _squared_norms(centred_x, centred_y)) & (pull != 0)
     i, j = near.nonzero(as_tuple=True)
@@ -77,10 +94,40 @@ def _spring_gradient(x: Tensor, y: Tensor, squared: Tensor, pull: Tensor) -> tup
     dx = pull.sum(1, keepdim=True) * centred_x - pull @ centred_y
     dy = pull.sum(0)[:, None] * centred_y - pull.T @ centred_x
     for part in blocks(len(i), rows_per_chunk(x)):
-        force = x.index_select(0, i[part]).sub_(y.index_select(0, j[part])).mul_(pull_near[part, None])
+        force = differences(i[part], j[part]).mul_(pull_near[part, None])
         dx.index_add_(0, i[part], force)
         dy.index_add_(0, j[part], force, alpha=-1)
     return dx, dy
+
+
+def _prepared(x: Tensor, y: Tensor, root: bool) -> Prepared:
+    """Rows for the Euclidean distance, or its square."""
+    direct_x = x.detach().contiguous()
+    direct_y = direct_x if y is x else y.detach().contiguous()
+    rows_x, rows_y = _centred_once(direct_x, direct_y)
+    return Prepared(
+        rows_x=rows_x,
+        rows_y=rows_y,
+        direct_x=direct_x,
+        direct_y=direct_y,
+        norms_x=rows_x.square().sum(1),
+        norms_y=rows_y.square().sum(1),
+        extra_x=rows_x.new_zeros(len(rows_x)),
+        extra_y=rows_y.new_zeros(len(rows_y)),
+        root=root,
+        factor=1.0,
+    )
+
+
+def _centred_once(x: Tensor, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`centred`, and one tensor where x and y are one; by nothing unless the condition (0-d) holds."""
+    if not len(x) or not len(y):
+        return x, y
+    centre = _common_centre(x, y)
+    if condition is not None:
+        centre = torch.where(condition, centre, 0)  # asked here, it would wait for a GPU
+    rows_x = x - centre
+    return rows_x, rows_x if y is x else y - centre
 
 
 @dataclass(frozen=True)
@@ -103,14 +150,17 @@ class SquaredEuclidean(Distance):
         return force, -force
 
     def tile(self, x: Tensor, y: Tensor) -> Tensor:
-        return _squared_tile(x, y)
+        return squared_tile(x, y)
 
     def tile_gradient(self, x: Tensor, y: Tensor, d: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        return _spring_gradient(x, y, d, 2 * weights)
+        return spring_gradient(x, y, d, 2 * weights)
 
     def rounding(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = centred(x, y)
         return (x.square().sum(1, keepdim=True) + y.square().sum(1).amax()) * product_error(x)
+
+    def prepared(self, x: Tensor, y: Tensor) -> Prepared:
+        return _prepared(x, y, root=False)
 
 
 @dataclass(frozen=True)
@@ -133,10 +183,10 @@ class Euclidean(Distance):
         return force, -force
 
     def tile(self, x: Tensor, y: Tensor) -> Tensor:
-        return _squared_tile(x, y).sqrt_()
+        return squared_tile(x, y).sqrt_()
 
     def tile_gradient(self, x: Tensor, y: Tensor, d: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        return _spring_gradient(x, y, d * d, torch.where(d > 0, weights / d, 0))
+        return spring_gradient(x, y, d * d, torch.where(d > 0, weights / d, 0))
 
     def rounding(self, x: Tensor, y: Tensor) -> Tensor:
         # An error of e in d² is one of e / 2d in d, and no d by products is below sqrt(ratio (|x|² + |y|²)).
@@ -145,11 +195,14 @@ class Euclidean(Distance):
         norms = x.square().sum(1, keepdim=True) + y.square().sum(1).amax()
         return norms.sqrt() * (error / math.sqrt(ratio))
 
+    def prepared(self, x: Tensor, y: Tensor) -> Prepared:
+        return _prepared(x, y, root=True)
+
 
 def _unit_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of length one (zero rows stay), their lengths of shape (N, 1), and which are not zero, (N, 1)."""
     squared = x.square().sum(1, keepdim=True)
-    alive = squared > 0
+    alive = squared != 0  # so that what is not a number stays so
     length = torch.where(alive, squared, 1).sqrt()  # autograd through sqrt(0) would give NaN
     return x / length, length, alive
 
@@ -175,12 +228,12 @@ class Cosine(Distance):
 
     def tile(self, x: Tensor, y: Tensor) -> Tensor:
         (unit_x, _, alive_x), (unit_y, _, alive_y) = _unit_rows(x), _unit_rows(y)
-        return _squared_tile(unit_x, unit_y).div_(2).masked_fill_(~(alive_x & alive_y.T), 1)
+        return squared_tile(unit_x, unit_y).div_(2).masked_fill_(~(alive_x & alive_y.T), 1)
 
     def tile_gradient(self, x: Tensor, y: Tensor, d: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         (unit_x, length_x, alive_x), (unit_y, length_y, alive_y) = _unit_rows(x), _unit_rows(y)
         weights = weights.masked_fill(~(alive_x & alive_y.T), 0)
-        dx, dy = _spring_gradient(unit_x, unit_y, 2 * d, weights)
+        dx, dy = spring_gradient(unit_x, unit_y, 2 * d, weights)
         dx -= (dx * unit_x).sum(1, keepdim=True) * unit_x  # only what turns a row counts, not what lengthens it
         dy -= (dy * unit_y).sum(1, keepdim=True) * unit_y
         return dx / length_x, dy / length_y
@@ -188,3 +241,25 @@ class Cosine(Distance):
     def rounding(self, x: Tensor, y: Tensor) -> Tensor:
         (unit_x, _, _), (unit_y, _, _) = _unit_rows(x), _unit_rows(y)
         return SquaredEuclidean().rounding(unit_x, unit_y) / 2
+
+    def prepared(self, x: Tensor, y: Tensor) -> Prepared:
+        units_x = _unit_rows(x.detach().contiguous())
+        units_y = units_x if y is x else _unit_rows(y.detach().contiguous())
+        (direct_x, length_x, alive_x), (direct_y, length_y, alive_y) = units_x, units_y
+        # Off their place by a centre, zero rows would be at another distance.
+        rows_x, rows_y = _centred_once(direct_x, direct_y, alive_x.all() & alive_y.all())
+        extra_x, extra_y = ((~alive[:, 0]).to(x.dtype) for alive in (alive_x, alive_y))
+        return Prepared(
+            rows_x=rows_x,
+            rows_y=rows_y,
+            direct_x=direct_x,
+            direct_y=direct_y,
+            norms_x=rows_x.square().sum(1) + extra_x,
+            norms_y=rows_y.square().sum(1) + extra_y,
+            extra_x=extra_x,
+            extra_y=extra_y,
+            root=False,
+            factor=0.5,
+            length_x=length_x,
+            length_y=length_y,
+        )

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
-
 from tercet.distances import blocks
 from tercet.kernels.mining import miner_of
 from tercet.kernels.pairing import Batch
 from tercet.kernels.result import Totals, TripletStats
 from tercet.kernels.rule import Plan, Rule
-from tercet.kernels.tiles import Rows, Sums, Tile
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Matrix products in the dtype that is given: TF32 would leave three digits of a float32 distance."""
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(kept)
+from tercet.kernels.tiles import Rows, Sums, Tile, full_precision
 
 
 def reduce_by_tiles(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -> Totals:
     """Totals of the rule over all anchors."""
     x, y, pairing = batch.anchors, batch.references, batch.pairing
-    sums = Sums(x, y, pairing, rule.distance, need_gradient)
+    sums = Sums(batch, rule, need_gradient)
     with full_precision():
         for rows in blocks(len(x), plan.tile_rows):
             block = Rows(sums, rows)
@@ -38,10 +22,9 @@ def reduce_by_tiles(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -
                 tile = Tile(sums, rows, columns)
                 tile.count()
                 miner.see(tile)
-            miner.turn()
-            if miner.visits == 2 and need_gradient:
+            if miner.looks_again():
                 for columns in blocks(len(y), plan.tile_columns):
-                    miner.see(Tile(sums, rows, columns))
+                    miner.see_again(Tile(sums, rows, columns))
             miner.finish()
     n_positives, n_negatives = pairing.counts
     stats = TripletStats(
@@ -53,4 +36,4 @@ def reduce_by_tiles(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -
         anchors_without_positive=(n_positives == 0).sum(),
         anchors_without_negative=(n_negatives == 0).sum(),
     )
-    return Totals(sums.value, sums.n_terms, sums.dx, sums.dy, stats)
+    return Totals(sums.parts, stats)

@@ -12,9 +12,10 @@ from tercet.distances import Distance
 from tercet.errors import InputError, check_choice
 from tercet.kernels import Rule
 from tercet.kernels.rule import settled_temperature
-from tercet.losses.inputs import check_alike, check_rows, working_dtype
+from tercet.losses.inputs import attempt, check_alike, check_flag, check_rows, faults_of, unit_rows, working_dtype
 
 REDUCTIONS = ("mean", "sum", "none", "mean-active")
+PENALTIES = ("hinge", "squared-hinge", "softplus", "logsumexp")  # of one triplet, lifted would be the hinge
 
 
 def triplet_margin_loss(
@@ -27,6 +28,7 @@ def triplet_margin_loss(
     penalty: str = "hinge",
     reduction: str = "mean",
     temperature: float | None = None,
+    normalize: bool = False,
 ) -> Tensor:
     """Triplet loss of N given triplets: the reduction of penalty(d(a, p) + margin - d(a, n)).
 
@@ -47,25 +49,32 @@ def triplet_margin_loss(
             temperature * softplus(z / temperature).
         temperature: of logsumexp, 0.1 by default; it belongs to that penalty alone.
         reduction: "mean", "sum", "none" (the N penalties), or "mean-active": the mean over triplets with z >
-            0 (with softplus, which penalises every triplet, over all). A mean over nothing is 0.
+            0 (with softplus and logsumexp, which penalise every triplet, over all). A mean over nothing is 0.
+        normalize: whether rows are brought to unit length first (a zero row stays zero).
 
     Returns:
         0-d, or of shape (N,) with reduction "none", of the inputs' dtype (float32 for half precision). A
         triplet with an embedding that is not finite gives NaN.
 
     Raises:
-        InputError: shapes, dtypes or settings are not allowed.
+        InputError: shapes, dtypes or settings are not allowed; all faults of the settings are named together.
     """
     for name, rows in (("anchor", anchor), ("positive", positive), ("negative", negative)):
         check_alike(name, check_rows(name, rows), "anchor", anchor, rows=True)
-    check_choice("reduction", reduction, REDUCTIONS)
-    between = distances.resolve(distance)
+    faults: list[str] = []
+    between = attempt(lambda: distances.resolve(distance), distances.Euclidean(), faults)
     rule = Rule(between, margin=margin, penalty=penalty, temperature=settled_temperature(penalty, temperature))
-    if rule.faults():
-        raise InputError("\n".join(rule.faults()))
-    dtype = working_dtype(anchor, positive, negative)
+    faults += rule.faults(PENALTIES) + faults_of(
+        lambda: check_choice("reduction", reduction, REDUCTIONS), lambda: check_flag("normalize", normalize)
+    )
+    if faults:
+        raise InputError("\n".join(faults))
+    given = {"anchor": anchor, "positive": positive, "negative": negative}
+    dtype = working_dtype(*given.values())
     with torch.autocast(anchor.device.type, enabled=False):
-        a, p, n = anchor.to(dtype), positive.to(dtype), negative.to(dtype)
+        a, p, n = (unit_rows(rows.to(dtype)) if normalize else rows.to(dtype) for rows in given.values())
+        for name, rows in zip(given, (a, p, n), strict=True):
+            between.check_rows(rows, name)
         d_positive, d_negative = between.pairs(a, p), between.pairs(a, n)
         if swap:
             d_negative = torch.minimum(d_negative, between.pairs(p, n))

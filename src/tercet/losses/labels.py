@@ -23,18 +23,23 @@ def encode(
     Raises:
         InputError: a wrong length or dimension, floating or missing values, or numbers here and words there.
     """
-    first = _flat(name, given, length)
-    second = None if other is None else _flat(other_name, other, other_length)
+    first = flat(name, given, length)
+    second = None if other is None else flat(other_name, other, other_length)
     if second is None or (isinstance(first, Tensor) and isinstance(second, Tensor)):
         codes = first if isinstance(first, Tensor) else _numbered(first)
         return codes, second if isinstance(second, Tensor) else None
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         if len(first) and len(second):
             words, numbers = (other_name, name) if isinstance(first, Tensor) else (name, other_name)
-            raise InputError(f"{words} are strings and {numbers} are integers, which are never equal; give both alike.")
+            raise InputError(words_beside_numbers(words, numbers))
         return torch.zeros(len(first), dtype=torch.int64), torch.zeros(len(second), dtype=torch.int64)
     both = _numbered(first + second)
     return both[: len(first)], both[len(first) :]
+
+
+def words_beside_numbers(words: str, numbers: str) -> str:
+    """The message where the entries of the one are strings and those of the other integers."""
+    return f"{words} are strings and {numbers} are integers, which are never equal; give both alike."
 
 
 def _numbered(words: list[str]) -> Tensor:
@@ -42,15 +47,30 @@ def _numbered(words: list[str]) -> Tensor:
     return torch.tensor([numbers.setdefault(word, len(numbers)) for word in words], dtype=torch.int64)
 
 
-def _flat(name: str, given: Labels, length: int) -> Tensor | list[str]:
-    """The entries as an int64 tensor, or as a list of strings; of the right number."""
-    entries = _entries(name, given)
-    if len(entries) != length:
-        raise InputError(f"{name} has {len(entries)} entries for {length} rows of embeddings; give one for each row.")
+def flat(name: str, given: Labels, length: int) -> Tensor | list[str]:
+    """The entries as an int64 tensor, or as a list of strings; of the right number.
+
+    Raises:
+        InputError: a wrong length or dimension, or entries that are missing or neither integers nor strings.
+    """
+    entries = entries_of(name, given)
+    check_length(name, len(entries), length)
     return entries
 
 
-def _entries(name: str, given: Labels) -> Tensor | list[str]:
+def check_length(name: str, entries: int, length: int) -> None:
+    """Raise InputError unless there is an entry for each row."""
+    if entries != length:
+        rows = "the reference" if name.startswith("reference_") else "embeddings"
+        raise InputError(f"{name} has {entries} entries for {length} rows of {rows}; give one for each row.")
+
+
+def entries_of(name: str, given: Labels) -> Tensor | list[str]:
+    """The entries as an int64 tensor of one dimension, or as a list of strings.
+
+    Raises:
+        InputError: another dimension, or entries that are missing or neither integers nor strings.
+    """
     if isinstance(given, str) or not (hasattr(given, "__len__") or isinstance(given, Tensor)):
         raise InputError(f"{name} is {given!r}; allowed is {_ALLOWED}.")
     if not isinstance(given, (Tensor, np.ndarray)):
@@ -64,7 +84,7 @@ def _entries(name: str, given: Labels) -> Tensor | list[str]:
     if given.dtype.kind in "US":
         return [str(word) for word in given.tolist()]
     if given.dtype.kind == "O":
-        return _entries(name, _array(name, given.tolist()))
+        return entries_of(name, _array(name, given.tolist()))
     if given.dtype.kind in "iub":
         return torch.from_numpy(given.astype(np.int64))  # uint64 wraps, which keeps unequal numbers unequal
     missing = np.flatnonzero(np.isnan(given)).tolist() if given.dtype.kind == "f" else []
@@ -73,10 +93,8 @@ def _entries(name: str, given: Labels) -> Tensor | list[str]:
 
 def _array(name: str, given: Sequence[Any]) -> np.ndarray:
     """A list as an array of integers or strings, entry by entry: numpy would make words of mixed lists."""
-    entries = [entry.item() if hasattr(entry, "item") and np.ndim(entry) == 0 else entry for entry in given]
-    missing = [row for row, entry in enumerate(entries) if entry is None or entry != entry]  # NaN is not itself
-    if missing:
-        raise InputError(_not_whole(name, "a list", missing))
+    entries = [plain(entry) for entry in given]
+    check_none_missing(name, [row for row, entry in enumerate(entries) if is_missing(entry)])
     kinds = {str if isinstance(entry, str) else type(entry) for entry in entries}
     if kinds <= {int, bool}:
         try:
@@ -89,6 +107,22 @@ def _array(name: str, given: Sequence[Any]) -> np.ndarray:
         return np.array(entries, dtype=object).astype(str)
     listed = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise InputError(f"{name} holds entries of type {listed}; allowed is {_ALLOWED}, all of one kind.")
+
+
+def plain(entry: Any) -> Any:
+    """A number of NumPy's or torch's as Python's; anything else as it is."""
+    return entry.item() if hasattr(entry, "item") and np.ndim(entry) == 0 else entry
+
+
+def is_missing(entry: Any) -> bool:
+    """Whether an entry is None or NaN."""
+    return entry is None or (isinstance(entry, float) and entry != entry)
+
+
+def check_none_missing(name: str, rows: list[int]) -> None:
+    """Raise InputError if there are rows whose entry is missing."""
+    if rows:
+        raise InputError(_not_whole(name, "a list", rows))
 
 
 def _not_whole(name: str, dtype: object, missing: list[int]) -> str:

@@ -17,8 +17,7 @@ from tercet.data.records import Records
 from tercet.data.samplers import ClassBatches, TupleBatches
 from tercet.distances import Distance, Minkowski, resolve
 from tercet.errors import InputError
-from tercet.losses import TripletLoss, triplet_margin_loss
-from tercet.losses.pair import contrastive_pair_loss
+from tercet.losses import ContrastiveLoss, TripletLoss, triplet_margin_loss
 from tercet.training.config import BatchOptions, LossOptions
 
 Loss = Callable[..., Tensor]
@@ -147,7 +146,8 @@ class Given(Supervision):
     def _contrastive(self, left: Tensor, right: Tensor, similar: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
         assert isinstance(self.loss, TripletLoss)
         rule = self.loss.rule
-        value = contrastive_pair_loss(left, right, similar, negative_margin=rule.margin, distance=rule.distance)
+        loss = ContrastiveLoss(negative_margin=rule.margin, distance=rule.distance)
+        value = loss.pairs(left, right, similar)
 
         def statistics() -> Statistics:
             with torch.no_grad():

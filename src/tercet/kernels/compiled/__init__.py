@@ -1,0 +1,190 @@
+"""The compiled CPU implementation: products by PyTorch, everything between them by loops compiled with numba.
+
+    crew.py          threads, and the order of tiles that lets them write without waiting for each other
+    problem.py       a batch -> sorted rows, positives as lists, threads' shares
+    distances.py     compiled: distances of two rows and of a tile, their gradients
+    looks.py         compiled: what a tile adds to an anchor's state, a loop for each family of rules
+    tiles.py         the visit: products, distances, looks, gradient
+    rules.py         the families: state, looks, and what follows in the end
+
+Where rows are compared among themselves by class, a tile of anchors i and references j serves the anchors j, too:
+only tiles on and above the diagonal are visited, half a product for the distances and one for the gradient. Otherwise
+(a bank, a relation), or where the positives of all anchors at once would not fit (few classes in a large batch), the
+anchors go in strips, one-sided: three products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tercet.kernels.compiled.crew import Crew, current_crew
+from tercet.kernels.compiled.loops import Array
+from tercet.kernels.compiled.problem import ELEMENTWISE, Problem
+from tercet.kernels.compiled.rules import Family, Sums, family_of
+from tercet.kernels.compiled.tiles import Tiles
+from tercet.kernels.pairing import Batch
+from tercet.kernels.result import Part, Totals, TripletStats
+from tercet.kernels.rule import Plan, Rule
+from tercet.kernels.tiles import full_precision
+
+MOST_POSITIVES = 1 << 20  # listed at once: with what is kept of each, some 60 MB
+
+
+def obstacle(batch: Batch, rule: Rule) -> str:
+    """What keeps this implementation from reducing the batch by the rule; empty if nothing does."""
+    rows = batch.anchors
+    if rows.device.type != "cpu":
+        return f"it runs on the CPU, and the embeddings are on {rows.device}"
+    if type(rule.distance) not in ELEMENTWISE and rule.distance.prepared(rows[:0], rows[:0]) is None:
+        return f"it has no loop for the distance {rule.distance.name}"
+    if family_of(rule) is None:
+        return f"it has no loop for mining {rule.mining!r} with penalty {rule.penalty!r}"
+    return ""
+
+
+def reduce_compiled(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -> Totals:
+    """Totals of the rule over all anchors."""
+    with full_precision():
+        threads = current_crew()
+        parts = [Reduction(strip, rule, plan, need_gradient, threads).totals() for strip in _strips(batch)]
+    return parts[0] if len(parts) == 1 else _joined(batch, parts)
+
+
+class Reduction:
+    """One problem, from its tiles to its totals."""
+
+    def __init__(self, batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, threads: Crew) -> None:
+        self.batch, self.rule, self.need_gradient = batch, rule, need_gradient
+        self.problem = problem = Problem(batch, rule.distance, threads)
+        self.n_negatives = problem.count_negatives()
+        make = family_of(rule)
+        assert make is not None
+        self.family: Family = make(rule, problem, self.n_negatives)
+        self.tiles = Tiles(problem, self.family, plan.tile_rows, need_gradient)
+
+    def totals(self) -> Totals:
+        """Visit all, and put what was found in the order of the batch."""
+        self.tiles.visit_all()
+        sums, mined, active = self.family.finish()
+        n_positives = self.family.n_positives
+        stats = TripletStats(
+            n_valid=_whole((n_positives * self.n_negatives).sum()),
+            n_mined=_whole(mined.sum()),
+            n_active=_whole(active.sum()),
+            mean_positive=self._mean(self.problem.d.sum(), n_positives),
+            mean_negative=self._mean(self.tiles.distances.sum(), self.n_negatives),
+            anchors_without_positive=_whole((n_positives == 0).sum()),
+            anchors_without_negative=_whole((self.n_negatives == 0).sum()),
+        )
+        return Totals(tuple(self._part(part) for part in sums), stats)
+
+    def _mean(self, total: float, number: Array) -> Tensor:
+        return self.batch.anchors.new_tensor(total / max(1, number.sum()))
+
+    def _part(self, sums: Sums) -> Part:
+        problem, scale, order = self.problem, self.family.scale.astype(np.float64), self.problem.order_x
+        dx, dy = self._gradient(sums) if self.need_gradient else (None, None)
+        margins = temperature = None
+        if self.need_gradient and self.batch.margins is not None:
+            margins = _unsorted(scale * (0 if sums.of_margins is None else sums.of_margins), order)
+        if self.need_gradient and self.rule.has_temperature:
+            assert sums.of_temperature is not None
+            temperature = torch.tensor((scale * sums.of_temperature).sum())
+        return Part(
+            values=_unsorted(sums.values.astype(np.float64), order),
+            n_terms=_unsorted(sums.n_terms.astype(np.int64), order),
+            n_active=_unsorted(sums.n_active.astype(np.int64), order),
+            gradient_anchors=dx,
+            gradient_references=dx if problem.two_sided else dy,
+            gradient_margins=margins,
+            gradient_temperature=temperature,
+        )
+
+    def _gradient(self, sums: Sums) -> tuple[Tensor, Tensor]:
+        problem, tiles, scale = self.problem, self.tiles, self.family.scale
+        dx, dy = tiles.dx, tiles.dy
+        if not sums.of_tiles:
+            dx = torch.zeros_like(dx)
+            dy = dx if problem.two_sided else torch.zeros_like(dy)
+        if sums.of_positives is not None:
+            problem.pull_positives(sums.of_positives * scale[problem.owner], dx.numpy(), dy.numpy())
+        if sums.triplets is not None:
+            problem.pull_triplets(sums.triplets, scale, dx.numpy(), dy.numpy())
+        if problem.prepared is not None:
+            dx, dy = problem.prepared.backward_x(dx), dy if problem.two_sided else problem.prepared.backward_y(dy)
+        dx = _unsorted(dx, problem.order_x)
+        if problem.two_sided:
+            return dx, dx
+        dy = _unsorted(dy, problem.order_y)
+        return (dx + dy,) * 2 if self.batch.is_alone else (dx, dy)
+
+
+def _strips(batch: Batch) -> Iterator[Batch]:
+    """The batch, or batches of some of its anchors, so that each one's positives may be listed."""
+    length, largest = len(batch.anchors), _largest_class(batch)
+    most = max(1, MOST_POSITIVES // max(1, largest))
+    if length * largest <= MOST_POSITIVES:
+        yield batch
+        return
+    for start in range(0, length, most):
+        rows = slice(start, min(start + most, length))
+        given: dict[str, Any] = {
+            name: None if getattr(batch, name) is None else getattr(batch, name)[rows]
+            for name in ("anchors", "labels", "ids", "groups", "margins", "weights")
+        }
+        yield replace(batch, **given)
+
+
+def _largest_class(batch: Batch) -> int:
+    """At least the largest number of positives of an anchor."""
+    if not batch.is_by_class:
+        return batch.pairing.largest_class
+    return int(np.unique(batch.reference_labels.numpy(), return_counts=True)[1].max(initial=0))
+
+
+def _joined(batch: Batch, strips: list[Totals]) -> Totals:
+    """The totals of all strips as those of the batch."""
+    parts = []
+    for of_strips in zip(*(totals.parts for totals in strips), strict=True):
+        together: dict[str, Any] = {
+            name: _join([getattr(part, name) for part in of_strips], torch.cat)
+            for name in ("values", "n_terms", "n_active", "gradient_anchors", "gradient_margins")
+        }
+        references = _join([part.gradient_references for part in of_strips], sum)
+        if batch.is_alone and references is not None:
+            references = together["gradient_anchors"] = together["gradient_anchors"] + references
+        temperature = _join([part.gradient_temperature for part in of_strips], sum)
+        parts.append(Part(**together, gradient_references=references, gradient_temperature=temperature))
+    return Totals(tuple(parts), _joined_stats(batch, [totals.stats for totals in strips]))
+
+
+def _joined_stats(batch: Batch, strips: list[TripletStats]) -> TripletStats:
+    """Counts add up; a mean of distances is one over pairs, of which the strips have unequal numbers."""
+    counted = ("n_valid", "n_mined", "n_active", "anchors_without_positive", "anchors_without_negative")
+    counts: dict[str, Any] = {name: sum(getattr(stats, name) for stats in strips) for name in counted}
+    lengths = [len(strip.anchors) for strip in _strips(batch)]
+    for name, numbers in zip(("mean_positive", "mean_negative"), batch.pairing.counts, strict=True):
+        shares = torch.stack([part.sum() for part in numbers.double().split(lengths)]) / numbers.sum().clamp(min=1)
+        means = torch.stack([getattr(stats, name) for stats in strips])
+        counts[name] = (means.double() * shares).sum().to(means.dtype)
+    return TripletStats(**counts)
+
+
+def _join(found: list[Any], how: Any) -> Any:
+    return None if found[0] is None else how(found)
+
+
+def _whole(number: Any) -> Tensor:
+    return torch.tensor(int(number))
+
+
+def _unsorted(rows: Array | Tensor, order: Tensor | None) -> Tensor:
+    """Rows in the order that `order` took them from."""
+    given = torch.as_tensor(rows)
+    return given if order is None else torch.empty_like(given).index_copy_(0, order, given)

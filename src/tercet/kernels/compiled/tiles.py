@@ -1,0 +1,144 @@
+"""The tiles of a problem: their distances, shown to a family of rules, and the gradient that it gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tercet.kernels.compiled import loops
+from tercet.kernels.compiled.crew import rectangle, tournament
+from tercet.kernels.compiled.loops import Array
+from tercet.kernels.compiled.problem import Problem
+from tercet.kernels.compiled.rules import Family, View
+
+Bounds = tuple[int, int]
+
+
+class Buffers:
+    """What a worker writes tiles to: the distances, their weights, and the same as the columns see them."""
+
+    def __init__(self, entries: int, dtype: torch.dtype) -> None:
+        self.flat = torch.empty(4, entries, dtype=dtype)
+        self.views: dict[tuple[int, int], list[tuple[Tensor, Array]]] = {}
+
+    def of(self, rows: int, columns: int) -> list[tuple[Tensor, Array]]:
+        """Tensors and arrays of shapes (R, C), (R, C), (C, R), (C, R)."""
+        if (rows, columns) not in self.views:
+            shapes = [(rows, columns)] * 2 + [(columns, rows)] * 2
+            tensors = [flat[: rows * columns].view(shape) for flat, shape in zip(self.flat, shapes, strict=True)]
+            self.views[rows, columns] = [(tensor, tensor.numpy()) for tensor in tensors]
+        return self.views[rows, columns]
+
+
+class Tiles:
+    """Visits every tile of a problem for a family, and gathers the gradient that it gives.
+
+    Attributes:
+        dx, dy: the gradient for the problem's rows; one tensor if the problem is two-sided.
+        distances: each worker's sum of all distances to negatives.
+    """
+
+    def __init__(self, problem: Problem, family: Family, size: int, need_gradient: bool) -> None:
+        self.problem, self.family, self.crew = problem, family, problem.crew
+        x, y = problem.rows_x, problem.rows_y
+        self.rows_x, self.rows_y = _blocks(len(x), size), _blocks(len(y), size)
+        self.pulls = need_gradient and family.pulls
+        self.dx = torch.zeros_like(x)
+        self.dy = self.dx if problem.two_sided else torch.zeros_like(y)
+        self.pull_x = np.zeros(len(x))
+        self.pull_y = self.pull_x if problem.two_sided else np.zeros(len(y))
+        self.arrays = (self.dx.numpy(), self.dy.numpy(), self.pull_x, self.pull_y)
+        self.distances = np.zeros(self.crew.size)
+        entries = min(size, max(1, len(x))) * min(size, max(1, len(y)))
+        self.buffers = [Buffers(entries, x.dtype) for _ in range(self.crew.size)]
+
+    def rounds(self) -> Iterable[list[tuple[int, int]]]:
+        """Tiles that may be visited at once, as numbers of blocks of rows and columns."""
+        if self.problem.two_sided:
+            return tournament(len(self.rows_x))
+        return rectangle(len(self.rows_x), len(self.rows_y))
+
+    def visit_all(self) -> None:
+        """Show the family every tile, as often as it needs."""
+        visits = self.family.visits if self.pulls else 1
+        for visit in range(visits):
+            for tiles in self.rounds():
+                self.crew.run(partial(self._visit, visit, visit == visits - 1), tiles)
+            if visit == 0:
+                self.family.turn(self.pulls)
+        if self.pulls and self.problem.prepared is not None:
+            _add_pulled(self.dx, self.pull_x, self.problem.rows_x)
+            if not self.problem.two_sided:
+                _add_pulled(self.dy, self.pull_y, self.problem.rows_y)
+
+    def _visit(self, visit: int, last: bool, worker: int, tile: tuple[int, int]) -> None:
+        rows, columns = self.rows_x[tile[0]], self.rows_y[tile[1]]
+        if self.problem.two_sided and rows == columns and rows[1] - rows[0] > 1:
+            # Half of a tile on the diagonal is the other half's mirror image: cut out what may be seen from both sides.
+            middle = sum(rows) // 2
+            upper, lower = (rows[0], middle), (middle, rows[1])
+            for part in ((upper, upper), (upper, lower), (lower, lower)):
+                self._show(visit, last, worker, *part)
+        else:
+            self._show(visit, last, worker, rows, columns)
+
+    def _show(self, visit: int, last: bool, worker: int, rows: Bounds, columns: Bounds) -> None:
+        """Form one tile of distances, show it, and add the gradient."""
+        problem, family, metric = self.problem, self.family, self.problem.metric
+        (i0, i1), (j0, j1) = rows, columns
+        if problem.all_one_class(i0, i1, j0, j1):
+            return
+        (tensor, d), (weight_tensor, weights), turned, back = self.buffers[worker].of(i1 - i0, j1 - j0)
+        mirrored = problem.two_sided and i0 != j0
+        pulls = last and self.pulls
+        if problem.prepared is not None:
+            torch.mm(problem.rows_x[i0:i1], problem.rows_y[j0:j1].T, out=tensor)
+            problem.mask(d, i0, i1, j0, j1, -math.inf)
+            if mirrored and family.sees_both:
+                total = family.look_both(d, problem.x, i0, j0, metric, (pulls, self.arrays[0], self.pull_x))
+                self.distances[worker] += 2 * total
+                if pulls:
+                    self._multiply(tensor, rows, columns)
+                return
+            total = loops.to_distances(d, problem.x, i0, problem.y, j0, metric)
+        else:
+            loops.fill_tile(d, problem.x, i0, problem.y, j0, metric)
+            problem.mask(d, i0, i1, j0, j1, math.inf)
+            total = loops.sum_of_finite(d)
+        if visit == 0:
+            self.distances[worker] += 2 * total if mirrored else total
+        family.look(View(d, weights, weight_tensor, problem.x, i0, problem.y, j0, metric), visit)
+        if mirrored:
+            loops.transpose(d, turned[1])
+            family.look(View(turned[1], back[1], back[0], problem.y, j0, problem.x, i0, metric), visit)
+            if pulls:
+                loops.add_transpose(weights, back[1])
+        if pulls and problem.prepared is not None:
+            loops.to_pulls(d, weights, problem.x, i0, problem.y, j0, metric, *self.arrays)
+            self._multiply(tensor, rows, columns)
+        elif pulls:
+            loops.pull_tile(d, weights, problem.x, i0, problem.y, j0, metric, *self.arrays[:2])
+
+    def _multiply(self, pulls: Tensor, rows: Bounds, columns: Bounds) -> None:
+        """The part of the gradient that is a matrix product: -pulls y for x, and -pulls' x for y."""
+        (i0, i1), (j0, j1) = rows, columns
+        self.dx[i0:i1].addmm_(pulls, self.problem.rows_y[j0:j1], alpha=-1)
+        self.dy[j0:j1].addmm_(pulls.T, self.problem.rows_x[i0:i1], alpha=-1)
+
+
+def _add_pulled(gradient: Tensor, pulls: Array, rows: Tensor) -> None:
+    """Add diag(pulls) rows."""
+    gradient.addcmul_(torch.from_numpy(pulls).to(rows.dtype)[:, None], rows)
+
+
+def _blocks(length: int, size: int) -> list[Bounds]:
+    """Bounds of blocks of nearly equal length, at most `size`."""
+    count = -(-length // size)
+    bounds = [length * k // max(1, count) for k in range(count + 1)]
+    return list(pairwise(bounds))

@@ -1,0 +1,306 @@
+"""The compiled CPU kernels equal the loops, whatever the tiles, the strips and the number of threads."""
+
+import itertools
+import threading
+
+import pytest
+import torch
+
+from tercet.distances import Chebyshev, Cosine, Euclidean, Jaccard, Manhattan, Minkowski, SquaredEuclidean, resolve
+from tercet.errors import InputError
+from tercet.kernels import Plan, Rule, compiled, reduce_triplets
+from tercet.kernels.compiled import crew, loops, rules
+from tercet.testing import (
+    PROBLEMS,
+    KernelContract,
+    Problem,
+    assert_close,
+    assert_same_result,
+    every_rule,
+    random_rows,
+    rule_name,
+)
+
+DISTANCES = (Euclidean(), SquaredEuclidean(), Cosine(), Manhattan(), Minkowski(3.0), Chebyshev(), Jaccard())
+
+
+def compiled_rules(distances, margins=(0.7,), reductions=("mean-active", "mean", "sum")):
+    """Every rule that there is a loop for."""
+    found = every_rule(distances, margins)
+    return [rule for rule in found if rules.family_of(rule) is not None and rule.reduction in reductions]
+
+
+def few_classes():
+    """So many positives that they are sorted, and negatives put in buckets between them; duplicates among both."""
+    x = random_rows(55, 5, 4).abs()
+    x[7], x[40] = x[3], x[41]
+    labels = torch.arange(55) % 2
+    labels[5] = 9
+    return Problem(x, labels)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class TestEveryRule(KernelContract):
+    implementation = "numba"
+
+    @pytest.fixture(
+        params=compiled_rules([Euclidean()]) + compiled_rules(DISTANCES[1:], (0.7,), ("sum",)), ids=rule_name
+    )
+    def rule(self, request):
+        return request.param
+
+    @pytest.fixture
+    def problem(self, rule):
+        problem = PROBLEMS["ragged"]()
+        return Problem(problem.embeddings.abs(), problem.labels)
+
+
+class TestEveryProblem(KernelContract):
+    """Margin 0 puts a threshold exactly on the duplicates."""
+
+    implementation = "numba"
+
+    @pytest.fixture(params=compiled_rules([Euclidean()], (0.0,), ("mean-active",)), ids=rule_name)
+    def rule(self, request):
+        return request.param
+
+    @pytest.fixture(params=PROBLEMS)
+    def problem(self, request):
+        return PROBLEMS[request.param]()
+
+
+class TestManyPositives(KernelContract):
+    implementation = "numba"
+
+    @pytest.fixture(
+        params=[
+            Rule(Euclidean(), "all", 0.0, "hinge"),
+            Rule(Euclidean(), "all", 0.5, "hinge"),
+            Rule(Jaccard(), "all", 0.1, "squared-hinge"),
+            Rule(SquaredEuclidean(), "all", 0.5, "logsumexp", "mean", temperature=0.3),
+            Rule(Euclidean(), "semihard", 0.5, "hinge", "mean"),
+            Rule(SquaredEuclidean(), "semihard", 0.5, "hinge", "mean", "farthest"),
+        ],
+        ids=rule_name,
+    )
+    def rule(self, request):
+        return request.param
+
+    @pytest.fixture
+    def problem(self):
+        problem = few_classes()
+        assert problem.labels.bincount().max() > loops.DIRECT + 1, "vacuous: too few positives"
+        return problem
+
+
+class TestDyadicTies(KernelContract):
+    implementation = "numba"
+
+    @pytest.fixture(
+        params=compiled_rules([SquaredEuclidean(), Manhattan(), Chebyshev()], (0.0, 0.5), ("mean-active",)),
+        ids=rule_name,
+    )
+    def rule(self, request):
+        return request.param
+
+    @pytest.fixture
+    def problem(self):
+        return PROBLEMS["dyadic"]()
+
+
+def weighed(rows, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(rows, generator=generator, dtype=torch.float64) * 3
+    weights[1] = 0
+    return weights, torch.rand(rows, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "rule", compiled_rules([Euclidean(), Cosine()], (0.7,), ("mean", "mean-active")), ids=rule_name
+)
+@pytest.mark.parametrize("name", ["ragged", "bank-with-ids", "few-classes"])
+def test_margins_weights_and_groups_of_anchors(rule, name):
+    problem = few_classes() if name == "few-classes" else PROBLEMS[name]()
+    rows = len(problem.embeddings)
+    weights, margins = weighed(rows, 8)
+    references = rows if problem.reference is None else len(problem.reference)
+    given = {
+        "ids": problem.ids, "reference_ids": problem.reference_ids, "weights": weights, "margins": margins,
+        "groups": torch.arange(rows) % 5,
+        "reference_groups": None if problem.reference is None else torch.arange(references) % 4,
+    }  # fmt: skip
+    arguments = (problem.embeddings, problem.reference, problem.labels, problem.reference_labels, rule)
+    expected = reduce_triplets(*arguments, **given, implementation="torch")
+    assert_same_result(reduce_triplets(*arguments, **given, plan=Plan("numba", 7, 7)), expected)
+    assert_same_result(reduce_triplets(*arguments, **given, implementation="numba"), expected)
+
+
+RELATIONS = {
+    "asymmetric": lambda a, b: (a[:, None] * 2 + b[None, :]) % 5 - 2,
+    "boolean": lambda a, b: (a[:, None] - b[None, :]).abs() < 2,
+}
+
+
+@pytest.mark.parametrize("rule", compiled_rules([Euclidean()], (0.7,), ("mean-active",)), ids=rule_name)
+@pytest.mark.parametrize("relation", [*RELATIONS, "several labels"])
+def test_relations(rule, relation):
+    x, labels = random_rows(31, 4, 2), torch.arange(31) % 7
+    if relation == "several labels":
+        labels = torch.stack([labels, (torch.arange(31) * 3) % 5 + 20], dim=1)
+        labels[4, 1] = -1
+    given = {"relation": RELATIONS.get(relation)}
+    expected = reduce_triplets(x, None, labels, None, rule, **given, implementation="torch")
+    for size in (5, 512):
+        assert_same_result(
+            reduce_triplets(x, None, labels, None, rule, **given, plan=Plan("numba", size, size)), expected
+        )
+
+
+@pytest.mark.parametrize("rule", compiled_rules([Euclidean(), Manhattan()], (0.7,), ("mean-active",)), ids=rule_name)
+@pytest.mark.parametrize("name", ["ragged", "bank-with-ids", "repeated-ids"])
+def test_strips_do_not_matter(rule, name, monkeypatch):
+    problem = PROBLEMS[name]()
+    expected = problem.reduce(rule, "numba")
+    monkeypatch.setattr(compiled, "MOST_POSITIVES", 30)
+    assert len(list(compiled._strips(_batch(problem)))) > 1, "vacuous: one strip"
+    assert_same_result(problem.reduce(rule, plan=Plan("numba", 5, 5)), expected)
+
+
+def _batch(problem):
+    own = problem.reference is None
+    return compiled.Batch(
+        problem.embeddings,
+        problem.embeddings if own else problem.reference,
+        problem.labels,
+        problem.labels if own else problem.reference_labels,
+    )
+
+
+@pytest.mark.parametrize("rule", compiled_rules([Euclidean()], (0.7,), ("mean-active",)), ids=rule_name)
+def test_threads_do_not_change_a_bit(rule):
+    x, labels = random_rows(150, 19, 1, torch.float32), torch.arange(150) % 40
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(reduce_triplets(x, None, labels, None, rule, plan=Plan("numba", 23, 23)))
+    for result in found[1:]:
+        assert torch.equal(result.value, found[0].value)
+        assert torch.equal(result.gradient_anchors, found[0].gradient_anchors)
+
+
+def test_the_crew_leaves_the_number_of_threads_alone():
+    torch.set_num_threads(3)
+    sizes = []
+    crew.current_crew().run(lambda worker, item: sizes.append(torch.get_num_threads()), list(range(6)))
+    assert sizes == [1] * 6
+    thread = threading.Thread(target=lambda: sizes.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert sizes[-1] == torch.get_num_threads() == 3
+
+
+def test_an_error_in_a_thread_is_raised():
+    torch.set_num_threads(2)
+
+    def job(worker, item):
+        raise ValueError(item)
+
+    with pytest.raises(ValueError, match=r"[01]"):
+        crew.current_crew().run(job, [0, 1])
+
+
+@pytest.mark.parametrize("blocks", range(9))
+def test_rounds_hold_every_tile_once_and_no_block_twice(blocks):
+    rounds = list(crew.tournament(blocks))
+    assert sorted(itertools.chain(*rounds)) == list(itertools.combinations_with_replacement(range(blocks), 2))
+    for pairs in rounds[1:]:
+        assert len(set(itertools.chain(*pairs))) == 2 * len(pairs)
+    for columns in range(9):
+        rounds = list(crew.rectangle(blocks, columns))
+        assert sorted(itertools.chain(*rounds)) == list(itertools.product(range(blocks), range(columns)))
+        for pairs in rounds:
+            assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
+
+
+def test_ties_go_to_the_lowest_index_whatever_the_class():
+    """Rows are sorted by class inside: row 2 of class 5 comes before row 3 of class 1, as the user counts."""
+    x = torch.tensor([[0.0, 0.0], [0.0, 2.0], [1.0, 0.0], [-1.0, 0.0], [0.0, -2.0]])
+    labels = torch.tensor([3, 3, 5, 1, 3])
+    for mining, fallback in (("hard", "skip"), ("semihard", "skip"), ("semihard", "farthest")):
+        rule = Rule(Euclidean(), mining, 3.0, reduction="sum", fallback=fallback)
+        given = (x[:1], x, labels[:1], labels, rule)
+        ids = {"ids": torch.tensor([0]), "reference_ids": torch.arange(5)}
+        for plan in (Plan("numba", 5, 5), Plan("numba", 1, 1), Plan("numba", 2, 2)):
+            expected = reduce_triplets(*given, **ids, implementation="reference")
+            assert_same_result(reduce_triplets(*given, **ids, plan=plan), expected, 1e-6)
+
+
+def near_duplicates(seed):
+    """Unit rows in classes of four, of which twenty have a near duplicate in another class, at 1e-4 and 1e-6."""
+    x = torch.nn.functional.normalize(random_rows(80, 67, seed))
+    for start, gap in ((40, 1e-4), (50, 1e-6)):
+        rows = slice(start, start + 10)
+        x[rows] = torch.nn.functional.normalize(x[start - 40 : start - 30] + gap * random_rows(10, 67, seed + 50))
+    return x.float(), torch.arange(80) // 4
+
+
+@pytest.mark.parametrize("distance", [Euclidean(), Cosine()], ids=lambda d: d.name)
+@pytest.mark.parametrize("setting", [("all", "hinge"), ("all", "logsumexp"), ("hard", "hinge"), ("semihard", "hinge")])
+def test_float32_is_as_exact_as_direct_differences(distance, setting):
+    """Against float64: not above the error of differences in float32, plus a tenth; the median of five batches.
+
+    Where two distances agree in all digits that float32 has, which of the two is the nearer is chance: hence five.
+    """
+    mining, penalty = setting
+    temperature = 0.1 if penalty == "logsumexp" else 1.0
+    by_differences = resolve(lambda a, b: distance.pairs(a, b))  # a function of rows: nothing but differences
+    errors = torch.zeros(5, 2, 2)
+    for seed in range(5):
+        x, labels = near_duplicates(seed)
+        rule, direct = (
+            Rule(d, mining, 0.2, penalty, "mean", temperature=temperature) for d in (distance, by_differences)
+        )
+        right = reduce_triplets(x.double(), None, labels, None, rule, implementation="numba")
+        for row, result in enumerate(
+            [
+                reduce_triplets(x, None, labels, None, rule, implementation="numba"),
+                reduce_triplets(x, None, labels, None, direct, implementation="torch"),
+            ]
+        ):
+            for column, name in enumerate(("value", "gradient_anchors")):
+                exact = getattr(right, name)
+                errors[seed, row, column] = (getattr(result, name).double() - exact).norm() / exact.norm()
+    found, allowed = errors.median(0)[0]
+    allowed = 1.1 * allowed + 1e-7
+    assert (found <= allowed).all(), f"off by {found.tolist()}, where {allowed.tolist()} is allowed"
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6, 1e12])
+def test_scale_is_divided_out(scale):
+    """The Euclidean loss of rows and margin times a scale is the loss times the scale."""
+    x, labels = random_rows(40, 8, 1, torch.float32), torch.arange(40) // 4
+    one = reduce_triplets(x, None, labels, None, Rule(Euclidean(), margin=0.5), implementation="numba")
+    other = reduce_triplets(
+        x * scale, None, labels, None, Rule(Euclidean(), margin=0.5 * scale), implementation="numba"
+    )
+    assert_close(other.value / scale, one.value, 1e-5)
+    assert_close(other.gradient_anchors, one.gradient_anchors, 1e-5)
+
+
+def test_what_does_not_fit_is_said():
+    x, labels = random_rows(8, 3, 0), torch.arange(8) // 2
+    softplus = Rule(Euclidean(), penalty="softplus")
+    with pytest.raises(
+        InputError, match=r"'numba' cannot do this.*mining 'all' with penalty 'softplus'.*'auto' or 'torch'"
+    ):
+        reduce_triplets(x, None, labels, None, softplus, implementation="numba")
+    with pytest.raises(InputError, match="no loop for the distance"):
+        reduce_triplets(x, None, labels, None, Rule(resolve(torch.nn.PairwiseDistance())), implementation="numba")
+    assert reduce_triplets(x, None, labels, None, softplus).plan.implementation == "torch"
+    assert reduce_triplets(x, None, labels, None, Rule(Euclidean())).plan.implementation == "numba"
