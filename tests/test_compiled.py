@@ -197,7 +197,8 @@ def test_threads_do_not_change_a_bit(rule):
 def test_the_crew_leaves_the_number_of_threads_alone():
     torch.set_num_threads(3)
     sizes = []
-    crew.current_crew().run(lambda worker, item: sizes.append(torch.get_num_threads()), list(range(6)))
+    threads = crew.current_crew()
+    threads.lead(lambda: threads.run(lambda worker, item: sizes.append(torch.get_num_threads()), list(range(6))))
     assert sizes == [1] * 6
     thread = threading.Thread(target=lambda: sizes.append(torch.get_num_threads()))
     thread.start()
@@ -209,10 +210,12 @@ def test_an_error_in_a_thread_is_raised():
     torch.set_num_threads(2)
 
     def job(worker, item):
-        raise ValueError(item)
+        if worker == len(items) - 1:
+            raise ValueError(item)
 
-    with pytest.raises(ValueError, match=r"[01]"):
-        crew.current_crew().run(job, [0, 1])
+    for items in ([0, 1], [0], [1]):
+        with pytest.raises(ValueError, match=str(items[-1])):
+            crew.current_crew().run(job, items)
 
 
 @pytest.mark.parametrize("blocks", range(9))

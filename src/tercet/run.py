@@ -15,7 +15,7 @@ from torch import nn
 
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
-from tercet.distances import Distance
+from tercet.distances import Distance, Mahalanobis
 from tercet.errors import DataError, InputError, RunError, check_choice, suggest
 from tercet.evaluation import Evaluation
 from tercet.index import Index
@@ -26,6 +26,8 @@ from tercet.training.config import (
     EncoderOptions,
     read_config,
 )
+from tercet.training.loss import LOSS_FILE, Loss, make_distance
+from tercet.training.loss_state import read_state
 from tercet.training.model import Model, read_all, weights_hash
 from tercet.training.reporter import ConsoleReporter, Reporter
 from tercet.training.request import Request, base_request, make_request
@@ -37,7 +39,6 @@ from tercet.training.session import (
     warn_of_duplicates,
     write_assessment,
 )
-from tercet.training.supervision import Loss, make_distance
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ class Run:
             )
         return float(threshold)
 
-    @property
+    @cached_property
     def distance(self) -> Distance:
-        """The distance that the run was trained with."""
-        return make_distance(self.config.loss)
+        """The distance that the run was trained with, a map that it learned included."""
+        return make_distance(self.config.loss, read_state(self.path / LOSS_FILE))
 
     @cached_property
     def weights(self) -> str:
@@ -168,6 +169,7 @@ class Run:
             str(self.path.resolve()),
             self.weights,
             self.distance.name,
+            components=self.distance.components.numpy() if isinstance(self.distance, Mahalanobis) else None,
         )
         return (index.approximated() if approximate else index), batch.skipped
 
@@ -183,7 +185,9 @@ class Run:
     def verify(self, left: Any, right: Any) -> Verdict:
         """Whether two items are the same, at the calibrated threshold."""
         vectors = torch.from_numpy(self.embed([left, right]))
-        far = float(self.distance.pairs(vectors[:1], vectors[1:])[0])
+        self.distance.check_rows(vectors, "the embeddings")
+        with torch.no_grad():
+            far = float(self.distance.pairs(vectors[:1], vectors[1:])[0])
         return Verdict(far <= self.threshold, far, self.threshold)
 
     def evaluate(
@@ -285,7 +289,7 @@ def train(
     out: str | Path,
     encoder: str | EncoderOptions | nn.Module | None = None,
     encoder_arguments: Mapping[str, Any] | None = None,
-    loss: Loss | None = None,
+    loss: str | Loss | None = None,
     validation: Any = None,
     augmentation: Augmentation | None = None,
     config: str | Path | Config | None = None,
@@ -303,7 +307,9 @@ def train(
             Or an encoder of your own: a module that takes a batch and gives (B, D), or "package.module:factory",
             which the run stores, so that `tercet.load` can make it again.
         encoder_arguments: what the factory, or the class of your module, is called with.
-        loss: any `loss(embeddings, labels)`; `tercet.TripletLoss` by default.
+        loss: "triplet", "contrastive", "infonce" or "supcon", whose settings are options; one of Tercet's losses as an
+            object; or any `loss(embeddings, labels)`, such as another library's. Its parameters are trained too. By
+            default triplet, and contrastive for pairs marked similar or not.
         validation: validation data like `source`; by default a fifth of the classes is held out.
         augmentation: random changes of training images.
         config: a config.toml, which may hold only some of the settings, to start from.

@@ -92,6 +92,10 @@ def _defaults(words: Sequence[str]) -> Train | None:
 
 
 def _from_config(config: Config, out: str | None) -> Train:
+    if config.custom_loss is not None:
+        from tercet.training.request import check_recorded_loss
+
+        check_recorded_loss(config.custom_loss)
     missing: Any = tyro.MISSING
     encoder = config.encoder
     return Train(

@@ -139,8 +139,10 @@ def given_pairs(embeddings: Any, tuples: Any, similar: Any = None, distance: Any
 def pair_distances(rows_ND: torch.Tensor, left: np.ndarray, right: np.ndarray, distance: Any) -> np.ndarray:
     """`[d(rows[l], rows[r]) for l, r in zip(left, right)]`, by differences: near pairs keep their digits."""
     one, two = torch.from_numpy(left).to(rows_ND.device), torch.from_numpy(right).to(rows_ND.device)
+    metric = resolve(distance)
+    metric.check_rows(rows_ND, "embeddings")
     with torch.no_grad():
-        return resolve(distance).listed(rows_ND, rows_ND, one, two).cpu().numpy()
+        return metric.listed(rows_ND, rows_ND, one, two).cpu().numpy()
 
 
 def _draw(rng: np.random.Generator, population: int, size: int) -> np.ndarray:

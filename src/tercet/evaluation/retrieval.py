@@ -76,6 +76,7 @@ def retrieval(
     rows_ND = as_vectors(embeddings, "embeddings")
     codes = class_codes(labels, len(rows_ND))
     metric = resolve(distance)
+    metric.check_rows(rows_ND, "embeddings")
     wanted = _checked_ks(ks)
     usable = tuple(k for k in wanted if k <= len(rows_ND) - 1)
     others = np.bincount(codes)[codes] - 1 if len(codes) else codes  # R of every item

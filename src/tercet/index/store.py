@@ -1,5 +1,7 @@
 """An index as a folder: vectors.safetensors, items.parquet, index.json, and faiss.safetensors where it is approximate.
 
+With a Mahalanobis distance vectors.safetensors holds its map too.
+
 It names its run and the hash of that run's weights, so that vectors of another model are refused rather than compared.
 """
 
@@ -19,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tercet.distances import Distance, Mahalanobis, resolve
 from tercet.errors import InputError, RunError
 from tercet.neighbors import ApproximateNeighbors, nearest
 from tercet.training import files
@@ -46,9 +49,13 @@ class Index:
         labels: the class of each item, or None.
         run: the folder of the run that made the vectors.
         weights: the hash of that run's weights.
-        distance: its name, which `tercet.distances.resolve` knows.
+        distance: its name, which `tercet.distances.resolve` knows; or "mahalanobis".
         approximate: a faiss index over the vectors, or None for exact search.
         recall: the share of the 10 nearest that the approximate search finds, measured on some of the items.
+        components: the map of a Mahalanobis distance, of shape (k, D).
+
+    Raises:
+        InputError: vectors that the distance cannot compare.
     """
 
     vectors: np.ndarray
@@ -59,6 +66,15 @@ class Index:
     distance: str
     approximate: ApproximateNeighbors | None = None
     recall: float | None = None
+    components: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        self.metric.check_rows(torch.from_numpy(self.vectors), "the index")
+
+    @property
+    def metric(self) -> Distance:
+        """The distance as an object."""
+        return resolve(self.distance) if self.components is None else Mahalanobis(components=self.components)
 
     def approximated(self) -> Index:
         """This index with approximate search, and the recall that it was measured to have.
@@ -87,11 +103,12 @@ class Index:
             raise InputError(
                 f"queries have shape {queries.shape}; this index holds vectors of {self.vectors.shape[1]}."
             )
+        self.metric.check_rows(torch.from_numpy(queries), "queries")
         wanted = min(k, len(self.vectors))
         if self.approximate is not None:
             distances, positions = self.approximate.search(queries, wanted)
         else:
-            distances, positions = nearest(queries, self.vectors, wanted, distance=self.distance)
+            distances, positions = nearest(queries, self.vectors, wanted, distance=self.metric)
         return [
             [self._found(position, far) for far, position in zip(row, where, strict=True)]
             for row, where in zip(distances.tolist(), positions.tolist(), strict=True)
@@ -115,7 +132,10 @@ class Index:
             "approximate": self.approximate is not None, "recall": self.recall,
         }  # fmt: skip
         with files.new_folder(folder) as target:
-            files.write_tensors(target / "vectors.safetensors", {"vectors": torch.from_numpy(self.vectors)})
+            tensors = {"vectors": self.vectors} | ({} if self.components is None else {"components": self.components})
+            files.write_tensors(
+                target / "vectors.safetensors", {name: torch.from_numpy(array) for name, array in tensors.items()}
+            )
             pq.write_table(pa.table(columns), target / "items.parquet")
             if self.approximate is not None:
                 content = torch.from_numpy(self.approximate.to_array())
@@ -134,7 +154,8 @@ class Index:
             if manifest["format"] > FORMAT:
                 raise RunError(f"{folder} was written by a newer Tercet; upgrade with: pip install --upgrade tercet")
             items = pq.read_table(folder / "items.parquet")
-            vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
+            arrays = {name: part.numpy() for name, part in load_file(folder / "vectors.safetensors").items()}
+            vectors = arrays["vectors"]
             stored = load_file(folder / "faiss.safetensors")["index"].numpy() if manifest["approximate"] else None
         except FileNotFoundError as cause:
             raise RunError(
@@ -147,7 +168,7 @@ class Index:
         labels = items["label"].to_pylist() if "label" in items.column_names else None
         keys = ("run", "weights", "distance", "recall")
         return cls(vectors, items["name"].to_pylist(), labels, **{key: manifest[key] for key in keys},
-                   approximate=approximate)  # fmt: skip
+                   approximate=approximate, components=arrays.get("components"))  # fmt: skip
 
     def check_weights(self, weights: str) -> None:
         """Refuse a run whose weights are not those that made this index.

@@ -13,6 +13,7 @@ formed in the same visit:
         tiles.py         a block of anchors, a tile of distances, and the sums that they add to
         mining/          the rules as reductions: begin with the positives, see tiles, finish
       reference.py       "reference": the definition by plain loops in float64, for small inputs and tests
+      ranks.py           one batch over several ranks
       census.py          counts of hard, semi-hard and easy triplets, and histograms, where asked for
       result.py          TripletStats, Totals (before division) and Result
 
@@ -39,8 +40,9 @@ from torch import Tensor
 
 from tercet.distances import RowDistance
 from tercet.kernels.census import census_by_tiles
-from tercet.kernels.implementations import make_plan_for, reduce_by_plan
+from tercet.kernels.implementations import carry_out, make_plan_for
 from tercet.kernels.pairing import Batch, Relation
+from tercet.kernels.ranks import UNDIVIDED, Division, reduce_over_ranks
 from tercet.kernels.reference import census_by_loops
 from tercet.kernels.result import Part, Result, Totals, TripletStats
 from tercet.kernels.rule import (
@@ -58,6 +60,8 @@ __all__ = [
     "reduce_triplets",
     "Rule",
     "Plan",
+    "Division",
+    "UNDIVIDED",
     "Result",
     "TripletStats",
     "MININGS",
@@ -88,6 +92,7 @@ def reduce_triplets(
     full_stats: bool = False,
     implementation: str = "auto",
     plan: Plan | None = None,
+    division: Division = UNDIVIDED,
 ) -> Result:
     """Value, gradient and figures of a rule on a batch.
 
@@ -117,6 +122,9 @@ def reduce_triplets(
             distances, for which all distances are computed once or twice more.
         implementation: one of IMPLEMENTATIONS; the plan of the result records the choice.
         plan: overrides the plan, tile sizes included.
+        division: over which ranks the work is divided. Each of them holds the whole batch and makes the same call;
+            the result is that of one device, up to rounding, but for the gradient of rows of other ranks, which may
+            be left at 0.
 
     Raises:
         InputError: the relation gives something else than it should.
@@ -135,13 +143,20 @@ def reduce_triplets(
         margins=None if margins is None else margins.to(anchors.dtype),
         weights=None if weights is None else weights.to(anchors.dtype),
     )  # fmt: skip
-    if plan is None:
-        plan = make_plan_for(batch, rule, implementation)
-    totals = reduce_by_plan(batch, rule, plan, need_gradient)
-    result = _normalised(batch, rule, plan, totals, dtype)
+    part = division.part(batch)
+    if plan is None:  # by class all ranks make the same; a relation would be asked for every pair of the batch
+        plan = make_plan_for(batch if batch.is_by_class else part, rule, implementation)
+    chosen = replace(plan, ranks=division.ranks.size)
+
+    def reduced() -> Result:
+        totals = reduce_over_ranks(batch, part, rule, chosen, need_gradient, division)
+        return _normalised(batch, rule, chosen, totals, dtype)
+
+    result = carry_out(chosen, reduced)
     if not full_stats:
         return result
-    census = (census_by_loops if plan.implementation == "reference" else census_by_tiles)(batch, rule, plan)
+    count = census_by_loops if chosen.implementation == "reference" else census_by_tiles
+    census = count(part, rule, chosen, division.ranks)
     return replace(result, stats=replace(result.stats, **vars(census)))
 
 

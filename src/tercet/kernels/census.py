@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from tercet.collectives import ALONE, Ranks
 from tercet.distances import blocks
 from tercet.kernels.mining.levels import count_levels_below
 from tercet.kernels.pairing import Batch
@@ -15,8 +16,8 @@ from tercet.kernels.rule import Plan, Rule
 from tercet.kernels.tiles import Rows, Sums, Tile, full_precision
 
 
-def census_by_tiles(batch: Batch, rule: Rule, plan: Plan) -> Census:
-    """Counts over all valid triplets, and histograms over all valid pairs.
+def census_by_tiles(batch: Batch, rule: Rule, plan: Plan, ranks: Ranks = ALONE) -> Census:
+    """Counts over all valid triplets, and histograms over all valid pairs, of all ranks.
 
     The distances are computed once; twice where the distance has no largest value, to find the largest seen.
     """
@@ -24,7 +25,7 @@ def census_by_tiles(batch: Batch, rule: Rule, plan: Plan) -> Census:
     n_hard, n_easy, n_valid = torch.zeros(3, dtype=torch.int64, device=sums.x.device).unbind()
     positive, negative = torch.zeros(2, BINS, dtype=torch.int64, device=sums.x.device).unbind()
     with full_precision():
-        edges = _edges(sums, rule, plan)
+        edges = _edges(sums, rule, plan, ranks)
         inner = edges[1:-1].contiguous()
         for rows in blocks(len(sums.x), plan.tile_rows):
             block = Rows(sums, rows)
@@ -41,10 +42,12 @@ def census_by_tiles(batch: Batch, rule: Rule, plan: Plan) -> Census:
                 n_easy += torch.where(tile.negative, cleared - padding, 0).sum()
                 bins = count_levels_below(tile, inner.repeat(len(tile.d), 1), or_equal=True)
                 negative += bins[tile.negative].bincount(minlength=BINS)
-    return Census(n_hard, n_valid - n_hard - n_easy, n_easy, positive, negative, edges.double())
+    kinds = torch.stack([n_hard, n_valid - n_hard - n_easy, n_easy])
+    kinds, positive, negative = ranks.sum(torch.cat([kinds, positive, negative])).split([3, BINS, BINS])
+    return Census(kinds[0], kinds[1], kinds[2], positive, negative, edges.double())
 
 
-def _edges(sums: Sums, rule: Rule, plan: Plan) -> Tensor:
+def _edges(sums: Sums, rule: Rule, plan: Plan, ranks: Ranks) -> Tensor:
     """The edges of the bins, of shape (BINS + 1,)."""
     largest = sums.x.new_full((), rule.distance.largest)
     if not math.isfinite(rule.distance.largest):
@@ -56,4 +59,5 @@ def _edges(sums: Sums, rule: Rule, plan: Plan) -> Tensor:
                 d = torch.where(tile.negative, tile.d, -torch.inf)
                 tile.settle(d >= torch.maximum(d.amax(), largest) - 2 * tile.slack)
                 largest = torch.maximum(largest, torch.where(tile.negative, tile.d, -torch.inf).amax())
+        largest = -ranks.smallest(-largest)
     return largest * torch.arange(BINS + 1, device=largest.device) / BINS

@@ -10,12 +10,14 @@ Each is a function (batch, rule, plan, need_gradient) -> Totals. Those that cann
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from tercet.errors import InputError, check_choice
 from tercet.kernels.pairing import Batch
 from tercet.kernels.reference import reduce_by_loops
-from tercet.kernels.result import Totals
+from tercet.kernels.result import Result, Totals
 from tercet.kernels.rule import IMPLEMENTATIONS, Plan, Rule, make_plan
 from tercet.kernels.tiled import reduce_by_tiles
 
@@ -50,6 +52,15 @@ def reduce_by_plan(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) ->
     if plan.implementation == "reference":
         return reduce_by_loops(batch, rule, plan, need_gradient)
     return reduce_by_tiles(batch, rule, plan, need_gradient)
+
+
+def carry_out(plan: Plan, job: Callable[[], Result]) -> Result:
+    """What a job gives that calls `reduce_by_plan`, done in the thread where the implementation wants it."""
+    if plan.implementation == "numba":
+        from tercet.kernels.compiled import lead
+
+        return lead(job)
+    return job()
 
 
 def _fastest(device: torch.device) -> tuple[str, ...]:

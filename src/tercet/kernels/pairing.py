@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -219,6 +220,8 @@ class Batch:
         relation: says who is positive and who negative; None means by equal labels.
         margins: of shape (A,), of the anchors' dtype, in place of the rule's margin; or None.
         weights: of shape (A,), of the anchors' dtype; or None, which means 1.
+        start: the position of the first anchor, where these are `part` of a batch's anchors: what is drawn at random
+            depends on positions.
     """
 
     anchors: Tensor
@@ -232,6 +235,15 @@ class Batch:
     relation: Relation | None = None
     margins: Tensor | None = None
     weights: Tensor | None = None
+    start: int = 0
+
+    def part(self, rows: slice) -> Batch:
+        """The batch with these of its anchors only; the references stay."""
+        given: dict[str, Any] = {
+            name: None if getattr(self, name) is None else getattr(self, name)[rows]
+            for name in ("anchors", "labels", "ids", "groups", "margins", "weights")
+        }
+        return replace(self, **given, start=self.start + rows.start)
 
     @property
     def is_alone(self) -> bool:

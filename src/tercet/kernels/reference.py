@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tercet.collectives import ALONE, Ranks
 from tercet.kernels.pairing import Batch
 from tercet.kernels.result import BINS, Census, Part, Totals, TripletStats
 from tercet.kernels.rule import Plan, Rule
@@ -249,7 +250,7 @@ def anchors_of(batch: Batch, leaves: tuple[Tensor, Tensor, Tensor]) -> list[Anch
         related = [is_related(batch, a, j) for j in range(d.shape[1])]
         positives = [j for j, sign in enumerate(related) if sign is not None and sign > 0]
         negatives = [j for j, sign in enumerate(related) if sign is not None and sign < 0]
-        found.append(Anchor(a, d[a], d[a].tolist(), margins[a], tau, positives, negatives))
+        found.append(Anchor(batch.start + a, d[a], d[a].tolist(), margins[a], tau, positives, negatives))
     return found
 
 
@@ -324,8 +325,8 @@ def finished_stats(batch: Batch, figures: Figures) -> TripletStats:
     )
 
 
-def census_by_loops(batch: Batch, rule: Rule, plan: Plan) -> Census:
-    """Hard, semi-hard and easy triplets, and histograms, counted one by one."""
+def census_by_loops(batch: Batch, rule: Rule, plan: Plan, ranks: Ranks = ALONE) -> Census:
+    """Hard, semi-hard and easy triplets, and histograms, counted one by one; of all ranks."""
     device, anchors = batch.anchors.device, anchors_of(batch, leaves_of(batch, rule))
     kinds = {"hard": 0, "semihard": 0, "easy": 0}
     for anchor in anchors:
@@ -336,19 +337,21 @@ def census_by_loops(batch: Batch, rule: Rule, plan: Plan) -> Census:
                 kinds[kind] += 1
     positive = [anchor.numbers[p] for anchor in anchors for p in anchor.positives]
     negative = [anchor.numbers[n] for anchor in anchors for n in anchor.negatives]
-    top = rule.distance.largest if math.isfinite(rule.distance.largest) else max([0.0, *positive, *negative])
+    top = rule.distance.largest
+    if not math.isfinite(top):
+        top = -float(ranks.smallest(batch.anchors.new_tensor(-max([0.0, *positive, *negative]), dtype=torch.float64)))
     edges = [top * k / BINS for k in range(BINS + 1)]
 
     def histogram(numbers: list[float]) -> Tensor:
         counts = [0] * BINS
         for number in numbers:
             counts[sum(edge <= number for edge in edges[1:-1])] += 1
-        return torch.tensor(counts, device=device)
+        return ranks.sum(torch.tensor(counts, device=device))
 
     return Census(
-        n_hard=torch.tensor(kinds["hard"], device=device),
-        n_semihard=torch.tensor(kinds["semihard"], device=device),
-        n_easy=torch.tensor(kinds["easy"], device=device),
+        n_hard=ranks.sum(torch.tensor(kinds["hard"], device=device)),
+        n_semihard=ranks.sum(torch.tensor(kinds["semihard"], device=device)),
+        n_easy=ranks.sum(torch.tensor(kinds["easy"], device=device)),
         histogram_positive=histogram(positive),
         histogram_negative=histogram(negative),
         histogram_edges=torch.tensor(edges, dtype=torch.float64, device=device),

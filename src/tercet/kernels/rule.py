@@ -193,11 +193,15 @@ def _is_number(given: object) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """How triplets are reduced: by which implementation, in tiles of how many anchors and references."""
+    """How triplets are reduced: by which implementation, in tiles of how many anchors and references, on how many ranks.
+
+    Where several ranks divide the work, each plans for itself; only the tiles may differ.
+    """
 
     implementation: str
     tile_rows: int
     tile_columns: int
+    ranks: int = 1
 
 
 @lru_cache(maxsize=256)

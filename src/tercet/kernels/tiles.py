@@ -55,7 +55,7 @@ class Sums:
 
     def __init__(self, batch: Batch, rule: Rule, need_gradient: bool) -> None:
         self.x, self.y, self.pairing, self.distance = batch.anchors, batch.references, batch.pairing, rule.distance
-        self.need_gradient, self.weights = need_gradient, batch.weights
+        self.need_gradient, self.weights, self.start = need_gradient, batch.weights, batch.start
         margins = self.x.new_full((1,), rule.margin).expand(len(self.x)) if batch.margins is None else batch.margins
         self.margins = margins[:, None]  # (A, 1)
         self.parts = tuple(_empty_part(batch, rule, need_gradient) for _ in range(2 if rule.divides_pairs_apart else 1))

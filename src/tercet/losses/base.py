@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from tercet import distances
+from tercet.collectives import ALONE, current_ranks
 from tercet.distances import Distance
-from tercet.errors import InputError, check_choice
-from tercet.kernels import IMPLEMENTATIONS, Plan, Result, Rule, TripletStats, reduce_triplets
+from tercet.errors import InputError, check_choice, suggest
+from tercet.kernels import IMPLEMENTATIONS, Division, Plan, Result, Rule, TripletStats, reduce_triplets
 from tercet.losses.formed import Computed, with_gradient
+from tercet.losses.gathered import Call, read_gathered
 from tercet.losses.inputs import unit_rows
 from tercet.losses.items import Items, Relation, read_items
 from tercet.losses.labels import Labels
 
 STATISTICS = ("free", "full")
+EMBEDDINGS = "embeddings"  # what `across_ranks` puts together where the reference is the same on all ranks
 DistanceLike = str | Distance | Callable[[Tensor, Tensor], Tensor]
 
 
@@ -36,18 +39,41 @@ class BatchLoss(nn.Module):
         learn_temperature: whether the rule's temperature is a parameter.
         implementation: of the kernels, as checked.
         statistics: "free" or "full", as checked.
+        across_ranks: whether the rows of all ranks (the processes of data-parallel training) are one batch. False: each
+            rank's rows are a batch of their own. True: each rank gives its part of the embeddings, and of the reference
+            if there is one. "embeddings": each gives its part of the embeddings, and all give the same reference, such
+            as a bank.
+
+    Across ranks the value, `stats` and `plan` are those of one device with the rows of rank 0, rank 1, ... in order, up
+    to rounding, and the work is divided. Every rank must make the same calls, each with its own labels, ids, groups and
+    weights; ranks may have unequal numbers of rows, and none. Labels and ids mean the same on all ranks; where no
+    labels are given, the numbers of the rows go on from rank to rank. The gradient for a rank's rows is W times that of
+    the value, with W ranks: the mean over ranks of the model's gradients, which DistributedDataParallel takes, is then
+    the gradient of the value. Without it, take that mean yourself. The loss's own parameters, and a reference that is
+    the same on all ranks, get the whole gradient on every rank, which the mean leaves as it is; their values must be
+    equal on all ranks. On one rank the loss is the plain one. With W ranks, N rows and D features, each sends its rows
+    to the others and takes part in the sum of a gradient of N·D numbers; all hold all rows. Labels that are strings
+    or collections go to every rank as text. Arguments that are at fault on one rank raise on all.
     """
 
     log_scale: nn.Parameter | None
 
     def __init__(
-        self, rule: Rule, *, normalize: bool, learn_temperature: bool, implementation: str, statistics: str
+        self,
+        rule: Rule,
+        *,
+        normalize: bool,
+        learn_temperature: bool,
+        implementation: str,
+        statistics: str,
+        across_ranks: bool | str,
     ) -> None:
         super().__init__()
         self.rule = rule
         self.normalize = normalize
         self.implementation = implementation
         self.statistics = statistics
+        self.across_ranks = across_ranks
         self.stats: TripletStats | None = None
         self.plan: Plan | None = None
         start = nn.Parameter(torch.tensor(-math.log(rule.temperature))) if learn_temperature else None
@@ -147,20 +173,40 @@ class BatchLoss(nn.Module):
         """
         with torch.no_grad():
             found: Tensor = _uncompiled(
-                self._call, self._values, embeddings, labels, reference=reference, reference_labels=reference_labels,
-                groups=groups, reference_groups=reference_groups, ids=ids, reference_ids=reference_ids,
-                relation=relation, weights=weights,
+                self._call, self._own_values, embeddings, labels, reference=reference,
+                reference_labels=reference_labels, groups=groups, reference_groups=reference_groups, ids=ids,
+                reference_ids=reference_ids, relation=relation, weights=weights,
             )  # fmt: skip
         return found
 
     def _call(self, compute: Callable[[Items], Tensor], embeddings: Tensor, labels: Any, **others: Any) -> Tensor:
-        items = read_items(embeddings, labels, **others)
+        items = self._read(compute.__name__, embeddings, labels, **others)
         with torch.autocast(items.anchors.device.type, enabled=False):
             return compute(items).to(items.returned_dtype)
+
+    def _read(self, purpose: str, embeddings: Tensor, labels: Any, **others: Any) -> Items:
+        """What the call is given; across ranks, what all of them are."""
+        ranks = current_ranks() if self.across_ranks else ALONE
+        if ranks.size == 1:
+            return read_items(embeddings, labels, **others)
+        settings = {"the call": f"{type(self).__name__}.{purpose}", **self._agreed_settings()}
+        trains = any(parameter.requires_grad for parameter in self.parameters())
+        call = Call(settings, self.across_ranks == EMBEDDINGS, trains)
+        return read_gathered(ranks, call, embeddings, labels, **others)
+
+    def _agreed_settings(self) -> dict[str, Any]:
+        """What all ranks must have in common, in plain words and numbers; of distance-weighted, the draw as well."""
+        words = dataclasses.asdict(dataclasses.replace(self._rule(None), distance=distances.Euclidean()))
+        words |= {name: getattr(self, name) for name in ("normalize", "implementation", "statistics", "across_ranks")}
+        return words | {"distance": type(self.rule.distance).__name__}
 
     def _value(self, items: Items) -> Tensor:
         """The loss of shape (), with its graph."""
         return self._reduced(items)
+
+    def _own_values(self, items: Items) -> Tensor:
+        """The values of the anchors that were given here, without a graph."""
+        return self._values(items)[items.division.own]
 
     def _values(self, items: Items) -> Tensor:
         """Each anchor's value, of shape (A,), without a graph."""
@@ -171,6 +217,7 @@ class BatchLoss(nn.Module):
         """The rule's value, as the kernels define it, with its graph."""
         operands = self._operands(items)
         need_gradient = torch.is_grad_enabled() and any(operand.requires_grad for operand in operands.values())
+        need_gradient |= items.gradient_elsewhere
 
         def compute(*tensors: Tensor) -> Computed:
             result = self._reduce(items, dict(zip(operands, tensors, strict=True)), need_gradient)
@@ -240,9 +287,16 @@ class BatchLoss(nn.Module):
             need_gradient=need_gradient,
             full_stats=self.statistics == "full",
             implementation=self.implementation,
+            division=self._division(items),
         )
         self.stats, self.plan = result.stats, result.plan
         return result
+
+    def _division(self, items: Items) -> Division:
+        """Who computes, and who needs the gradient: of rows before a learned map, all ranks, for that of the map."""
+        if self.map is None or not any(parameter.requires_grad for parameter in self.map.parameters()):
+            return items.division
+        return Division(items.division.ranks)
 
 
 def _uncompiled(function: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
@@ -252,12 +306,20 @@ def _uncompiled(function: Callable[..., Any], *arguments: Any, **others: Any) ->
     return function(*arguments, **others)
 
 
-def check_execution(implementation: str, statistics: str) -> list[Callable[[], None]]:
-    """The checks of the two settings that change nothing of the value."""
+def check_execution(implementation: str, statistics: str, across_ranks: bool | str) -> list[Callable[[], None]]:
+    """The checks of the settings that are those of every loss."""
     return [
         lambda: check_choice("implementation", implementation, IMPLEMENTATIONS),
         lambda: check_choice("statistics", statistics, STATISTICS),
+        lambda: _check_across_ranks(across_ranks),
     ]
+
+
+def _check_across_ranks(given: Any) -> None:
+    if not isinstance(given, bool) and given != EMBEDDINGS:
+        raise InputError(
+            f"across_ranks is {given!r}; allowed are False, True and {EMBEDDINGS!r}.{suggest(given, [EMBEDDINGS])}"
+        )
 
 
 def distance_setting(distance: Distance) -> Any:

@@ -46,6 +46,7 @@ class ContrastiveLoss(BatchLoss):
         implementation: as in `TripletLoss`.
         normalize: whether rows are brought to unit length first (a zero row stays zero).
         statistics: as in `TripletLoss`, with m₋ as the margin.
+        across_ranks: as in `TripletLoss`; `pairs` is of the pairs that it is given, on whatever rank.
 
     Attributes:
         stats: `TripletStats` of the last call over a batch, which count pairs for triplets; None before.
@@ -73,6 +74,7 @@ class ContrastiveLoss(BatchLoss):
         *,
         normalize: bool = False,
         statistics: str = "free",
+        across_ranks: bool | str = False,
     ) -> None:
         faults: list[str] = []
         resolved = attempt(lambda: distances.resolve(distance), distances.Euclidean(), faults)
@@ -81,7 +83,9 @@ class ContrastiveLoss(BatchLoss):
             lambda: check_number("negative_margin", negative_margin),
         )
         faults += Rule(resolved, penalty="contrastive", reduction=reduction).faults(PAIR_PENALTIES)
-        faults += faults_of(lambda: check_flag("normalize", normalize), *check_execution(implementation, statistics))
+        faults += faults_of(
+            lambda: check_flag("normalize", normalize), *check_execution(implementation, statistics, across_ranks)
+        )
         if faults:
             raise InputError("\n".join(faults))
         rule = Rule(
@@ -92,7 +96,12 @@ class ContrastiveLoss(BatchLoss):
             positive_margin=positive_margin,
         )
         super().__init__(
-            rule, normalize=normalize, learn_temperature=False, implementation=implementation, statistics=statistics
+            rule,
+            normalize=normalize,
+            learn_temperature=False,
+            implementation=implementation,
+            statistics=statistics,
+            across_ranks=across_ranks,
         )
         if negative_margin > resolved.largest:
             warnings.warn(
@@ -116,7 +125,7 @@ class ContrastiveLoss(BatchLoss):
             "reduction": rule.reduction,
             "implementation": self.implementation,
         }
-        further = {"normalize": self.normalize, "statistics": self.statistics}
+        further = {"normalize": self.normalize, "statistics": self.statistics, "across_ranks": self.across_ranks}
         return named | {name: value for name, value in further.items() if value not in (False, "free")}
 
     def pairs(self, left: Tensor, right: Tensor, similar: object) -> Tensor:

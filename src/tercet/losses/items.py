@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InputError
+from tercet.kernels import UNDIVIDED, Division
 from tercet.losses.inputs import check_alike, check_rows, check_weights, working_dtype
 from tercet.losses.label_sets import encode_labels
 from tercet.losses.labels import Labels, check_length, encode
@@ -33,6 +34,8 @@ class Items:
         relation: says of two tiles of labels which belong together; None where equal labels do.
         weights: of shape (A,), or None.
         given_labels: as the user gave them; None where the rows of both sides belong together in order.
+        division: over which ranks the work is divided, all of which hold these items.
+        gradient_elsewhere: whether any rank needs the gradient, which all then form together.
     """
 
     anchors: Tensor
@@ -46,6 +49,8 @@ class Items:
     relation: Relation | None
     weights: Tensor | None
     given_labels: Any
+    division: Division = UNDIVIDED
+    gradient_elsewhere: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,6 +73,7 @@ class Items:
             labels=self.reference_labels, reference_labels=self.labels,
             ids=self.reference_ids, reference_ids=self.ids,
             groups=self.reference_groups, reference_groups=self.groups,
+            division=self.division.swapped(),
             relation=None if relation is None else lambda a, b: relation(b, a).T,
         )  # fmt: skip
 

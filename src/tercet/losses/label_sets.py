@@ -20,6 +20,7 @@ from tercet.losses.labels import (
     check_none_missing,
     encode,
     entries_of,
+    flat,
     is_missing,
     plain,
     words_beside_numbers,
@@ -45,6 +46,17 @@ def encode_labels(given: Labels, length: int, other: Labels | None, other_length
     else:
         return encode(_LABELS, given, length, _REFERENCE_LABELS, other, other_length)
     return codes[0], codes[1] if len(codes) > 1 else None
+
+
+def plain_labels(name: str, given: Labels, length: int) -> Tensor | list[Any]:
+    """Labels checked and not yet encoded: int64 (rows,), marks (rows, labels), strings, or lists of either.
+
+    Raises:
+        InputError: as `encode_labels`.
+    """
+    if _is_multi_hot(name, given):
+        return _marks(name, given, length)[1]
+    return _sets(name, given, length)[1] if _are_sets(given) else flat(name, given, length)
 
 
 def _is_multi_hot(name: str, given: Any) -> bool:

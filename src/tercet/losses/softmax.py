@@ -30,13 +30,14 @@ class SoftmaxLoss(BatchLoss):
         learn_temperature: bool,
         implementation: str,
         statistics: str,
+        across_ranks: bool | str,
     ) -> None:
         faults: list[str] = []
         resolved = attempt(lambda: distances.resolve(distance), distances.Euclidean(), faults)
         faults += faults_of(
             lambda: check_number("temperature", temperature, above_zero=True),
             lambda: check_flag("learn_temperature", learn_temperature),
-            *check_execution(implementation, statistics),
+            *check_execution(implementation, statistics, across_ranks),
         )
         if faults:
             raise InputError("\n".join(faults))
@@ -46,13 +47,15 @@ class SoftmaxLoss(BatchLoss):
             learn_temperature=learn_temperature,
             implementation=implementation,
             statistics=statistics,
+            across_ranks=across_ranks,
         )
 
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, from which an equal loss can be built, parameters at their start.
 
-        A distance that its name does not give is the object itself; `statistics` is named only if it is in use.
+        A distance that its name does not give is the object itself; those after `implementation` are named only if they
+        are in use.
         """
         named = {
             "temperature": self.rule.temperature,
@@ -60,7 +63,8 @@ class SoftmaxLoss(BatchLoss):
             "learn_temperature": self.log_scale is not None,
             "implementation": self.implementation,
         }
-        return named if self.statistics == "free" else named | {"statistics": self.statistics}
+        further = {"statistics": self.statistics, "across_ranks": self.across_ranks}
+        return named | {name: value for name, value in further.items() if value not in (False, "free")}
 
 
 class InfoNCE(SoftmaxLoss):
@@ -90,6 +94,7 @@ class InfoNCE(SoftmaxLoss):
         learn_temperature: whether tau is trained, as log_scale = log(1 / tau), from `temperature` on.
         implementation: as in `TripletLoss`.
         statistics: as in `TripletLoss`, with margin 0.
+        across_ranks: as in `TripletLoss`.
 
     Attributes:
         stats: `TripletStats` of the last call; None before.
@@ -118,8 +123,9 @@ class InfoNCE(SoftmaxLoss):
         implementation: str = "auto",
         *,
         statistics: str = "free",
+        across_ranks: bool | str = False,
     ) -> None:
-        super().__init__(temperature, distance, learn_temperature, implementation, statistics)
+        super().__init__(temperature, distance, learn_temperature, implementation, statistics, across_ranks)
 
     def _value(self, items: Items) -> Tensor:
         return self._reduced(items) / self._divisor(items)
@@ -156,6 +162,7 @@ class SupConLoss(SoftmaxLoss):
         learn_temperature: whether tau is trained, as log_scale = log(1 / tau), from `temperature` on.
         implementation: as in `TripletLoss`.
         statistics: as in `TripletLoss`, with margin 0.
+        across_ranks: as in `TripletLoss`.
 
     Attributes:
         stats: `TripletStats` of the last call; None before.
@@ -181,8 +188,9 @@ class SupConLoss(SoftmaxLoss):
         implementation: str = "auto",
         *,
         statistics: str = "free",
+        across_ranks: bool | str = False,
     ) -> None:
-        super().__init__(temperature, distance, learn_temperature, implementation, statistics)
+        super().__init__(temperature, distance, learn_temperature, implementation, statistics, across_ranks)
 
 
 class ClipLoss(SoftmaxLoss):
@@ -215,6 +223,7 @@ class ClipLoss(SoftmaxLoss):
         distance: as in `TripletLoss`.
         implementation: as in `TripletLoss`.
         statistics: as in `TripletLoss`, with margin 0.
+        across_ranks: as in `TripletLoss`.
 
     Attributes:
         stats: `TripletStats` of the last call, with the images as anchors; None before.
@@ -243,8 +252,9 @@ class ClipLoss(SoftmaxLoss):
         implementation: str = "auto",
         *,
         statistics: str = "free",
+        across_ranks: bool | str = False,
     ) -> None:
-        super().__init__(temperature, distance, learn_temperature, implementation, statistics)
+        super().__init__(temperature, distance, learn_temperature, implementation, statistics, across_ranks)
         if learn_temperature and temperature < 1 / LARGEST_SCALE:
             raise InputError(
                 f"temperature is {temperature!r}; a learned one is clipped at {1 / LARGEST_SCALE:g}, as in CLIP: start "

@@ -111,6 +111,8 @@ class TripletLoss(BatchLoss):
         seed: of distance-weighted, from 0 to 2^63 - 1; 0 by default.
         statistics: "free", or "full": each call also counts hard, semi-hard and easy triplets and makes histograms of
             the distances, which costs another visit of them.
+        across_ranks: whether the rows of all ranks are one batch: False, True, or "embeddings" where only the reference
+            is the same on all; see `BatchLoss`.
         like: "facenet", "pytorch-metric-learning", "sentence-transformers" or "tensorflow-addons"; see above.
 
     Attributes:
@@ -152,6 +154,7 @@ class TripletLoss(BatchLoss):
         learn_temperature: bool = False,
         seed: int | None = None,
         statistics: str = "free",
+        across_ranks: bool | str = False,
         like: str | None = None,
     ) -> None:
         faults: list[str] = []
@@ -180,7 +183,7 @@ class TripletLoss(BatchLoss):
         faults += faults_of(
             lambda: check_flag("normalize", settings["normalize"]),
             lambda: check_flag("learn_temperature", learn_temperature),
-            *check_execution(implementation, statistics),
+            *check_execution(implementation, statistics, across_ranks),
         )
         if faults:
             raise InputError("\n".join(faults))
@@ -190,6 +193,7 @@ class TripletLoss(BatchLoss):
             learn_temperature=learn_temperature,
             implementation=implementation,
             statistics=statistics,
+            across_ranks=across_ranks,
         )
         self.margins = margins
         self.draws = Draws(rule.seed) if mining == "distance-weighted" else None
@@ -235,6 +239,7 @@ class TripletLoss(BatchLoss):
             "learn_temperature": self.log_scale is not None,
             "seed": rule.seed,
             "statistics": self.statistics,
+            "across_ranks": self.across_ranks,
         }
         return named | {name: value for name, value in further.items() if value not in (False, 0, "free")}
 
@@ -254,7 +259,7 @@ class TripletLoss(BatchLoss):
 
     def _value(self, items: Items) -> Tensor:
         value = self._reduced(items)
-        if self.draws is not None and value.requires_grad:
+        if self.draws is not None and (value.requires_grad or items.gradient_elsewhere):
             self.draws.number += 1
         reward = self._reward(items)
         if reward is None:

@@ -96,5 +96,5 @@ def _restore(tensors: dict[str, Tensor], modules: nn.ModuleDict, optimizer: Opti
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if state:  # AdamW counts steps on the CPU wherever the parameter lives
             optimizer.state[parameter] = {
-                key: value if value.dim() == 0 else value.to(parameter.device) for key, value in state.items()
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
             }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,41 @@ from tercet.training.toml import from_mapping, to_mapping
 
 FORMAT = 1
 """Version of the run folder's layout; a run with a higher one was written by a newer Tercet."""
+
+_OF_ALL = ("distance", "p", "statistics", "implementation")
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "triplet": (
+        "margin", "mining", "penalty", "temperature", "learn_temperature", "reduction", "fallback", "draw_seed",
+        "normalize", *_OF_ALL,
+    ),
+    "contrastive": ("margin", "positive_margin", "reduction", "normalize", *_OF_ALL),
+    "infonce": ("temperature", "learn_temperature", *_OF_ALL),
+    "supcon": ("temperature", "learn_temperature", *_OF_ALL),
+}  # fmt: skip
+"""The options that each loss takes; any other would do nothing, and is refused."""
+
+OWN_SETTINGS = ("distance", "p")
+"""The options that count beside a loss of the user's own."""
+
+_SEMIHARD = ("semihard", "easy-positive-semihard")
+_TEMPERED = ("logsumexp", "lifted")
+_BELONGS = (
+    ("p", "distance", ("minkowski",)),
+    ("temperature", "penalty", _TEMPERED),
+    ("learn_temperature", "penalty", _TEMPERED),
+    ("fallback", "mining", _SEMIHARD),
+    ("draw_seed", "mining", ("distance-weighted",)),
+)  # an option, and the values of another option that it belongs to
+NO_MAP = (
+    "distance is 'mahalanobis', whose map a word cannot give; from Python give the loss as an object: "
+    "tercet.train(..., loss=tercet.TripletLoss(distance=tercet.Mahalanobis(learned=True, dim=128)))"
+)
+_COMPLETE = {
+    "triplet": ("margin", "mining", "distance", "penalty", "reduction"),
+    "contrastive": ("margin", "positive_margin", "distance", "reduction"),
+    "infonce": ("distance", "temperature"),
+    "supcon": ("distance", "temperature"),
+}  # what is never left open in the configuration of a run
 
 ENCODERS: dict[str, type] = {
     "image": ImageOptions,
@@ -69,32 +105,67 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The triplet loss."""
+    """The loss, and the distance between embeddings everywhere."""
+
+    loss: Literal["triplet", "contrastive", "infonce", "supcon"] | None = None
+    """Triplets; or pairs against margins; or each positive against the negatives; or each positive against all other \
+items. triplet when left open, contrastive for pairs marked similar or not."""
 
     margin: float | None = None
-    """How much farther a negative must be than the positive (0.2 when left open); for pairs marked similar or not, \
-how far a dissimilar pair must be (0.5)."""
+    """triplet: how much farther a negative must be than the positive (0.2 when left open); contrastive: the distance \
+beyond which a negative costs nothing (0.5)."""
 
-    mining: Literal["all", "hard", "semihard"] = "all"
-    """Which triplets of a batch count: every one, the hardest of each anchor, or the semi-hard."""
+    positive_margin: float | None = None
+    """contrastive: the distance within which a positive costs nothing; 0 when left open."""
 
-    distance: Literal["euclidean", "squared-euclidean", "cosine", "manhattan", "minkowski"] = "euclidean"
-    """The distance between embeddings, in training, evaluation and search."""
+    mining: (
+        Literal["all", "hard", "semihard", "easy-positive", "easy-positive-semihard", "distance-weighted"] | None
+    ) = None
+    """triplet: which triplets of a batch count: all (when left open), the hardest of each anchor, the semi-hard, \
+those of each anchor's nearest positive, or one drawn for each positive pair, with far and near negatives alike."""
+
+    distance: (
+        Literal[
+            "euclidean", "squared-euclidean", "cosine", "manhattan", "minkowski", "chebyshev", "jaccard", "mahalanobis"
+        ]
+        | None
+    ) = None
+    """The distance between embeddings, in training, evaluation and search; euclidean when left open, cosine for \
+infonce and supcon. jaccard needs an encoder whose features are never negative, mahalanobis a map, which only Python \
+can give."""
 
     p: float | None = None
     """The power of the minkowski distance."""
 
-    penalty: Literal["hinge", "squared-hinge", "softplus", "logsumexp"] = "hinge"
-    """What a triplet costs that violates the margin; logsumexp takes a pair's negatives together, nearest first."""
+    penalty: Literal["hinge", "squared-hinge", "softplus", "logsumexp", "lifted"] | None = None
+    """triplet: what a triplet costs that violates the margin (hinge when left open); logsumexp takes a pair's \
+negatives together, nearest first, and lifted an anchor's positives and negatives."""
 
     temperature: float | None = None
-    """How sharply logsumexp prefers the nearest negatives; 0.1 when left open."""
+    """How sharply logsumexp, lifted, infonce and supcon prefer the nearest; 0.1 when left open, 1 for lifted."""
+
+    learn_temperature: bool = False
+    """Train the temperature too, from there on."""
 
     reduction: Literal["mean-active", "mean", "sum"] | None = None
-    """Mean over the triplets that violate the margin, over all mined, or the sum; mean-active for mining=all."""
+    """triplet and contrastive: the mean over what costs something, over all, or the sum; when left open, mean-active \
+for mining=all and mean otherwise."""
 
-    fallback: Literal["skip", "farthest"] = "skip"
-    """For mining=semihard: what to do with a pair that has no negative beyond its positive."""
+    fallback: Literal["skip", "farthest"] | None = None
+    """The semihard minings: what to do with a pair that has no negative beyond its positive; skip when left open."""
+
+    draw_seed: int | None = None
+    """mining=distance-weighted: the seed of its draws; the run's seed when left open."""
+
+    normalize: bool = False
+    """triplet and contrastive: compare rows of length 1. The encoder does that already, unless it is told not to, and \
+then evaluation and search would compare other rows: so this is refused there."""
+
+    statistics: Literal["free", "full"] = "free"
+    """full: the history also counts hard, semi-hard and easy triplets, which takes another look at all distances."""
+
+    implementation: str = "auto"
+    """What computes the loss: auto, or an implementation by its name, such as torch."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +240,8 @@ class Config:
     augmentation: Augmentation
     training: TrainingOptions
     custom_loss: str | None = None
-    """The class of the user's own loss, for the record; the loss options then give the distance alone."""
+    """A loss that the options cannot make again, for the record: the class of the user's own, or one of Tercet's with \
+margins per class or a map. Of the user's own, the loss options give the distance alone."""
     tercet: str = field(default_factory=lambda: tercet.__version__)
     format: int = FORMAT
 
@@ -199,7 +271,11 @@ def read_config(path: Path) -> Config:
             f"{path} was written by Tercet {mapping.get('tercet', '(unknown)')} in format {written}; this is Tercet "
             f"{tercet.__version__}, which reads formats up to {FORMAT}. Upgrade with: pip install --upgrade tercet"
         )
-    return config_from_mapping(mapping, str(path), partial=False)
+    config = config_from_mapping(mapping, str(path), partial=False)
+    missing = _left_open(config)
+    if missing:
+        raise ConfigError(f"{path}: loss: the key {missing[0]!r} is missing.")
+    return config
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -238,14 +314,7 @@ def _faults(config: Config) -> list[str]:
     data, loss, batch, training = config.data, config.loss, config.batch, config.training
     rules: list[tuple[str, Any, bool, str]] = [
         ("holdout", data.holdout, 0 < data.holdout < 1, "between 0 and 1"),
-        (
-            "margin",
-            loss.margin,
-            loss.margin is None or 0 <= loss.margin < math.inf,
-            "a finite number, 0 or more",
-        ),
-        ("p", loss.p, loss.p is None or loss.p >= 1, "1 or more"),
-        ("temperature", loss.temperature, loss.temperature is None or loss.temperature > 0, "above 0"),
+        ("p", loss.p, loss.p is None or 1 <= loss.p < math.inf, "a finite number, 1 or more"),
         ("classes_per_batch", batch.classes_per_batch, batch.classes_per_batch >= 2, "2 or more"),
         ("samples_per_class", batch.samples_per_class, batch.samples_per_class >= 2, "2 or more"),
         ("rows_per_batch", batch.rows_per_batch, batch.rows_per_batch >= 2, "2 or more"),
@@ -255,24 +324,67 @@ def _faults(config: Config) -> list[str]:
         ("warmup", training.warmup, 0 <= training.warmup < 1, "0 or more and below 1"),
         ("clip_norm", training.clip_norm, training.clip_norm >= 0, "0 or more"),
         ("patience", training.patience, training.patience >= 0, "0 or more"),
-        ("seed", training.seed, 0 <= training.seed < 2**63, "0 or more and below 2**63"),
     ]
-    for name in ("learning_rate", "evaluate_every"):
-        value = getattr(training, name)
+    for options, name in ((training, "learning_rate"), (training, "evaluate_every"), (loss, "temperature")):
+        value = getattr(options, name)
         rules.append((name, value, value is None or 0 < value < math.inf, "a finite number above 0"))
+    for name in ("margin", "positive_margin"):
+        value = getattr(loss, name)
+        rules.append((name, value, value is None or 0 <= value < math.inf, "a finite number, 0 or more"))
+    for name, value in (("seed", training.seed), ("draw_seed", loss.draw_seed)):
+        rules.append((name, value, value is None or 0 <= value < 2**63, "0 or more and below 2**63"))
     target = training.threshold_target
     rules.append(
         ("threshold_target", target, target == "eer" or (isinstance(target, float) and 0 < target < 1),
          "'eer' or a false accept rate between 0 and 1")
     )  # fmt: skip
     faults = [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
-    if loss.p is not None and loss.distance != "minkowski":
-        faults.append(f"p is {loss.p}, but it belongs to distance='minkowski' and the distance is {loss.distance!r}")
-    if loss.temperature is not None and loss.penalty != "logsumexp":
-        faults.append(f"temperature is {loss.temperature}, but it belongs to penalty='logsumexp', not {loss.penalty!r}")
+    faults += misplaced(loss)
+    if loss.distance == "mahalanobis" and config.custom_loss is None:
+        faults.append(NO_MAP)
     if training.steps is not None and training.epochs is not None:
         faults.append(f"steps is {training.steps} and epochs is {training.epochs}; give one of them")
     return faults
+
+
+def misplaced(loss: LossOptions) -> list[str]:
+    """Options that would do nothing beside the others, in words; those of another loss only once the loss is known."""
+    defaults = LossOptions()
+    given = [name for name in field_names(LossOptions) if getattr(loss, name) != getattr(defaults, name)]
+    faults = []
+    if loss.loss is not None:
+        for name in given:
+            if name not in ("loss", *SETTINGS[loss.loss]):
+                owners = [owner for owner, names in SETTINGS.items() if name in names]
+                faults.append(_belongs(loss, name, "loss", owners, loss.loss))
+    for name, word, values in _BELONGS:
+        decided = getattr(loss, word) or _when_open(loss.loss, word)
+        if name in given and decided is not None and decided not in values:
+            faults.append(_belongs(loss, name, word, values, decided))
+    return faults
+
+
+def _when_open(loss: str | None, word: str) -> str | None:
+    """What an option is that is left open; None where it depends on the loss, which the data decides."""
+    if word == "distance":
+        return "cosine" if loss in ("infonce", "supcon") else "euclidean"
+    return {"penalty": "hinge", "mining": "all"}[word] if loss == "triplet" else None
+
+
+def _belongs(loss: LossOptions, name: str, word: str, owners: Iterable[str], chosen: str) -> str:
+    listed = " or ".join(repr(owner) for owner in owners)
+    return f"{name} is {getattr(loss, name)!r}, but it belongs to {word}={listed} and the {word} is {chosen!r}"
+
+
+def _left_open(config: Config) -> list[str]:
+    """Loss options that the configuration of a run must hold, and this one does not."""
+    loss = config.loss
+    if loss.loss is None:
+        needed: tuple[str, ...] = ("loss",) if config.custom_loss is None else ("distance",)
+    else:
+        needed = _COMPLETE[loss.loss]
+    optional = ("margin",) if config.custom_loss is not None else ()  # margins per class are the object's
+    return [name for name in needed if getattr(loss, name) is None and name not in optional]
 
 
 def option_groups() -> dict[str, type]:

@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from tercet.data.augmentation import augment, draw
 from tercet.errors import TrainingError
+from tercet.kernels import Plan
 from tercet.training import checkpoint
 from tercet.training.assessment import better, evaluate_vectors
 from tercet.training.config import Config
 from tercet.training.history import History
 from tercet.training.interrupt import stop_requests
+from tercet.training.loss import LOSS_FILE, Loss, make_distance
+from tercet.training.loss_state import save_state, state_of
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Advance, Reporter
 from tercet.training.schedule import learning_rate_factor
-from tercet.training.supervision import Loss, Statistics, make_distance, make_supervision, whole_loss
+from tercet.training.supervision import Statistics, make_supervision, whole_loss
 
 HISTORY_ROWS = 2000
 DEFAULT_EVALUATIONS = 10
@@ -79,6 +82,7 @@ class Training:
         if isinstance(loss, nn.Module):
             self.modules["loss"] = loss.to(model.device)
         self.optimizer = _make_optimizer(self.modules, config)
+        self.has_said_how = False
         self.progress = self._restored()
         self.history = History(folder / "history.jsonl", self.progress.step)
 
@@ -99,6 +103,7 @@ class Training:
                 epoch = self.supervision.sampler.epoch
                 statistics, gradient_norm, rate = self._step()
                 progress.step += 1
+                self._say_how()
                 self._record(epoch, statistics, gradient_norm, rate, advance)
                 stopping = stop_asked()
                 scheduled = progress.step % self.every == 0 or progress.step == self.steps
@@ -147,7 +152,7 @@ class Training:
         An evaluation that only an interruption brought about leaves the count of stale ones as it was.
         """
         vectors = self.model.encode(self.held.loader, np.arange(len(self.held.records)), Reporter())
-        distance = make_distance(self.config.loss)
+        distance = make_distance(self.config.loss, state_of(self.loss))
         metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
         if self.selection == "loss":
             metrics = {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
@@ -156,6 +161,7 @@ class Training:
         stale = self.progress.stale_evaluations
         if _keep_best(self.progress, self.selection, metrics.get(self.selection)):
             self.model.save_weights(self.folder)
+            save_state(self.loss, self.folder / LOSS_FILE)
         if not scheduled:
             self.progress.stale_evaluations = stale
         self.progress.sampler = self.supervision.sampler.state()
@@ -170,6 +176,13 @@ class Training:
         self.supervision.sampler.restore(progress.sampler)
         self.reporter.say(f"going on from step {progress.step}")
         return progress
+
+    def _say_how(self) -> None:
+        """Say once what computes the loss, since "auto" leaves it open."""
+        plan = getattr(self.loss, "plan", None)
+        if not self.has_said_how and isinstance(plan, Plan):
+            self.reporter.say(f"the loss is computed by: {plan.implementation}")
+            self.has_said_how = True
 
     def _live(self, figures: dict[str, Any]) -> str:
         """The figures shown beside the progress bar."""

@@ -23,6 +23,8 @@ from tercet.encoders.custom import CustomEncoder
 from tercet.errors import InputError, RunError
 from tercet.training import files
 from tercet.training.config import EncoderOptions
+from tercet.training.loss import LOSS_FILE
+from tercet.training.loss_state import read_state
 from tercet.training.reporter import Reporter
 
 EMBED_BATCH = 128
@@ -175,9 +177,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def weights_hash(folder: Path) -> str:
-    """32 hexadecimal digits that name the weights of a run folder, whatever they were saved as."""
+    """32 hexadecimal digits that name the weights of a run folder, its loss's included, whatever they were saved as."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(read_weights(folder).items()):
+    own = read_state(folder / LOSS_FILE)  # a map, perhaps, without which distances mean nothing
+    for name, tensor in [*sorted(read_weights(folder).items()), *sorted(own.items())]:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from tercet.data.options import Augmentation
-from tercet.distances import Minkowski
 from tercet.encoders.options import CustomOptions
 from tercet.errors import InputError, check_choice, suggest
-from tercet.losses import TripletLoss
+from tercet.losses.base import BatchLoss
 from tercet.training.config import (
     ENCODERS,
     BatchOptions,
@@ -31,7 +30,7 @@ from tercet.training.config import (
     read_config,
     read_partial_config,
 )
-from tercet.training.supervision import Loss
+from tercet.training.loss import Loss, options_of
 from tercet.training.toml import typed_value
 
 
@@ -53,7 +52,9 @@ class Request:
     module: nn.Module | None = None
     """The user's own encoder, with its CustomOptions in `encoders`."""
     custom_loss: Loss | None = None
-    """The user's own loss(embeddings, labels)."""
+    """The loss as an object: the user's own loss(embeddings, labels), or one of Tercet's."""
+    recorded_loss: str | None = None
+    """The loss that the configuration was written with, where its options cannot make it again."""
 
 
 def request_from(config: Config, source: Any = None) -> Request:
@@ -62,6 +63,7 @@ def request_from(config: Config, source: Any = None) -> Request:
     return Request(
         source=config.source if source is None else source, data=config.data, loss=config.loss, batch=config.batch,
         augmentation=config.augmentation, training=config.training, encoders={kind: config.encoder},
+        recorded_loss=config.custom_loss,
     )  # fmt: skip
 
 
@@ -82,15 +84,18 @@ def make_request(
     base: Request,
     encoder: str | EncoderOptions | nn.Module | None = None,
     encoder_arguments: Mapping[str, Any] | None = None,
-    loss: Loss | None = None,
+    loss: str | Loss | None = None,
     validation: Any = None,
     augmentation: Augmentation | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Request:
     """A request with what `train` takes put on top of it; see there."""
-    request = _with_options(base, options or {})
+    options = dict(options or {})
+    if isinstance(loss, str):
+        options["loss"], loss = loss, None
+    request = _with_options(base, options)
     request = _with_encoder(request, encoder, encoder_arguments or {})
-    request = _with_loss(request, loss, options or {})
+    request = _with_loss(request, loss, options)
     if augmentation is not None:
         request = dataclasses.replace(request, augmentation=augmentation)
     if isinstance(validation, (str, Path)):
@@ -136,31 +141,30 @@ def _with_encoder(request: Request, encoder: Any, arguments: Mapping[str, Any]) 
 
 
 def _with_loss(request: Request, loss: Loss | None, options: Mapping[str, Any]) -> Request:
-    """The request with the user's loss; a TripletLoss is written to the configuration in full."""
+    """The request with a loss that is given as an object; the options of one of Tercet's are those of the object."""
     if loss is None:
+        if "loss" not in options:
+            check_recorded_loss(request.recorded_loss)
         return request
-    if not isinstance(loss, TripletLoss):
-        if not callable(loss):
-            raise InputError(f"loss must be callable as loss(embeddings, labels); given {type(loss).__name__}.")
+    if isinstance(loss, type) or not callable(loss):
+        hint = f" Make one: {loss.__name__}(...)." if isinstance(loss, type) else ""
+        given = f"the class {loss.__name__}" if isinstance(loss, type) else f"a {type(loss).__name__}"
+        raise InputError(f"loss must be callable as loss(embeddings, labels); given is {given}.{hint}")
+    if not isinstance(loss, BatchLoss):
         return dataclasses.replace(request, custom_loss=loss)
     both = [name for name in options if name in field_names(type(request.loss))]
     if both:
         raise InputError(f"{', '.join(both)} given both by name and by the loss; give them to the loss alone.")
-    return dataclasses.replace(request, loss=_described(loss, request.loss), custom_loss=loss)
+    return dataclasses.replace(request, loss=options_of(loss), custom_loss=loss)
 
 
-def _described(loss: TripletLoss, options: LossOptions) -> LossOptions:
-    """The options that make an equal loss."""
-    settings = {name: value for name, value in loss.settings.items() if name != "implementation"}
-    distance = loss.rule.distance
-    if isinstance(distance, Minkowski):
-        settings |= {"distance": "minkowski", "p": distance.p}
-    elif settings["distance"] not in typing.get_args(typing.get_type_hints(LossOptions)["distance"]):
+def check_recorded_loss(recorded: str | None) -> None:
+    """Raise InputError if a configuration was written with a loss that its options cannot make again."""
+    if recorded is not None:
         raise InputError(
-            f"the distance {distance.name!r} cannot be written to config.toml, and a run must be able to compare "
-            "embeddings without your code; train with one of Tercet's distances."
+            f"config.toml was written with the loss {recorded}, which its options cannot make again; from Python, give "
+            "it: tercet.train(..., loss=...)."
         )
-    return dataclasses.replace(options, **settings)
 
 
 def _typed(hint: Any, given: Any, name: str) -> Any:

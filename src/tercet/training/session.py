@@ -19,7 +19,7 @@ from tercet.data.records import Records
 from tercet.data.split import hold_out
 from tercet.errors import ConfigError, DataError, InputError, RunError
 from tercet.evaluation import all_pairs, calibrate, given_pairs
-from tercet.losses import TripletLoss
+from tercet.losses.base import BatchLoss
 from tercet.training import files
 from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
 from tercet.training.config import (
@@ -31,13 +31,30 @@ from tercet.training.config import (
     read_config,
 )
 from tercet.training.loop import Outcome, Training
+from tercet.training.loss import (
+    LOSS_FILE,
+    Loss,
+    completed,
+    described,
+    make_distance,
+    make_loss,
+    options_of,
+    own_options,
+)
+from tercet.training.loss_checks import check_domain, check_loss, warn_of_loss
+from tercet.training.loss_state import (
+    START_FILE,
+    check_start,
+    read_state,
+    restore_state,
+    save_state,
+    state_of,
+)
 from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
-from tercet.training.supervision import Loss, labels_of, make_distance, make_loss
+from tercet.training.supervision import labels_of
 
-DEFAULT_MARGIN = 0.2
-DEFAULT_PAIR_MARGIN = 0.5
 DEFAULT_STEPS = 500
 DEFAULT_RATE = 1e-3
 DEFAULT_TUNING_RATE = 5e-5
@@ -61,28 +78,34 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         _choose_encoder(request, train_records), train_records, request.training.seed, request.training.device,
         request.module,
     )  # fmt: skip
-    config = _complete(request, model, train_records)
-    loss = request.custom_loss if request.custom_loss is not None else make_loss(config.loss)
-    _warn_of_margin(config, loss, model, reporter)
+    loss = _make_loss(request, train_records.form)
+    config = _complete(request, loss, model, train_records)
+    check_loss(loss, config, train_records, held_records)
+    if resuming:
+        _check_same(config, read_config(folder / "config.toml"), folder)
+        check_start(loss, folder)
+    warn_of_loss(loss, config, model, resuming, reporter)
     train = read_all(model.options, train_records, reporter, "training")
     held = read_all(model.options, held_records, reporter, "validation")
     known = train.records.fingerprints()
     warn_of_duplicates(known, held.records, "validation", reporter)
     if resuming:
-        _check_same(config, read_config(folder / "config.toml"), folder)
         _check_same_data(known, folder)
+        restore_state(loss, folder / START_FILE)
+    check_domain(make_distance(config.loss, state_of(loss)), model, train)
     before = weights_hash(folder) if (folder / "model.safetensors").exists() else None
-    _write_identity(config, model, known, folder)
+    _write_identity(config, model, loss, known, folder)
 
     outcome = Training(config, model, loss, train, held, folder, reporter).run()
 
     model.encoder.load_state_dict(read_weights(folder))
+    restore_state(loss, folder / LOSS_FILE)
     if before not in (None, weights_hash(folder)):
         _drop_evaluations(folder)
     reporter.say(
         f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
     )
-    assessment = _calibrated_assessment(model, held, config, reporter)
+    assessment = _calibrated_assessment(model, held, config, folder, reporter)
     write_assessment(folder, "validation", assessment, held.records, duplicates=0)
     files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter))
     return outcome
@@ -103,11 +126,17 @@ def _check_same(config: Config, before: Config, folder: Path) -> None:
         for name in field_names(type(getattr(before, group)))
         if (old := getattr(getattr(before, group), name)) != (new := getattr(getattr(config, group), name, None))
     ]
+    if before.custom_loss != config.custom_loss:
+        differing.append(f"the loss was {before.custom_loss or 'made of options'} and is now {_named(config)}")
     if differing:
         raise ConfigError(
             f"{folder} can be resumed with its own settings only: {'; '.join(differing)}. Leave these out, or start a "
             "new run."
         )
+
+
+def _named(config: Config) -> str:
+    return config.custom_loss or f"made of options, {config.loss.loss!r}"
 
 
 def _check_same_data(known: np.ndarray, folder: Path) -> None:
@@ -191,16 +220,22 @@ def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
     return request.encoders.get(records.kind, ENCODERS[records.kind]())
 
 
-def _complete(request: Request, model: Model, records: Records) -> Config:
+def _make_loss(request: Request, form: str) -> Loss:
+    """The loss that is asked for: an object, or what the options name."""
+    if request.custom_loss is not None:
+        return request.custom_loss
+    return make_loss(completed(request.loss, form, request.training.seed))
+
+
+def _complete(request: Request, loss: Loss, model: Model, records: Records) -> Config:
     """The configuration with everything that the data decided, as it is written to the run."""
     kind: Any = None if records.kind == "tensor" else records.kind
     form: Any = records.form
     selection: Any = DEFAULT_SELECTION[records.form]
-    loss, training = request.loss, request.training
-    if loss.margin is None:
-        margin = DEFAULT_PAIR_MARGIN if records.form == "marked-pairs" else DEFAULT_MARGIN
-        loss = dataclasses.replace(loss, margin=margin)
-    loss = dataclasses.replace(loss, temperature=make_loss(loss).settings["temperature"])
+    training = request.training
+    options = options_of(loss) if isinstance(loss, BatchLoss) else own_options(request.loss, loss)
+    if options.distance is None:
+        options = dataclasses.replace(options, distance="euclidean")
     if training.steps is None and training.epochs is None:
         training = dataclasses.replace(training, steps=DEFAULT_STEPS)
     if training.learning_rate is None:
@@ -214,20 +249,12 @@ def _complete(request: Request, model: Model, records: Records) -> Config:
             request.data, kind=kind, form=form, columns=request.data.columns or records.columns or None
         ),
         encoder=model.options,
-        loss=loss,
+        loss=options,
         batch=request.batch,
         augmentation=request.augmentation,
         training=training,
-        custom_loss=_class_name(request.custom_loss),
+        custom_loss=described(loss),
     )
-
-
-def _class_name(loss: Loss | None) -> str | None:
-    """`package.module:Class` of a loss that the options do not describe."""
-    if loss is None or isinstance(loss, TripletLoss):
-        return None
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{named.__module__}:{named.__qualname__}"
 
 
 def warn_of_duplicates(known: np.ndarray, records: Records, name: str, reporter: Reporter) -> int:
@@ -258,9 +285,11 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _calibrated_assessment(model: Model, held: Readable, config: Config, reporter: Reporter) -> Assessment:
+def _calibrated_assessment(
+    model: Model, held: Readable, config: Config, folder: Path, reporter: Reporter
+) -> Assessment:
     """Calibrate the threshold on the validation data, and assess the model there."""
-    records, distance = held.records, make_distance(config.loss)
+    records, distance = held.records, make_distance(config.loss, read_state(folder / LOSS_FILE))
     vectors = model.encode(held.loader, np.arange(len(records)), reporter, "validating")
     if records.form in ("labels", "pairs"):
         pairs = all_pairs(vectors, labels_of(records), distance)
@@ -275,24 +304,12 @@ def _calibrated_assessment(model: Model, held: Readable, config: Config, reporte
     return assess(vectors, records, distance, threshold)
 
 
-def _write_identity(config: Config, model: Model, known: np.ndarray, folder: Path) -> None:
+def _write_identity(config: Config, model: Model, loss: Loss, known: np.ndarray, folder: Path) -> None:
     """Write what the run is, before the first step: it can be resumed from here on."""
     model.save_assets(folder / "encoder")
+    save_state(loss, folder / START_FILE)
     files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
     files.write_text(folder / "config.toml", config.to_toml())
-
-
-def _warn_of_margin(config: Config, loss: Loss, model: Model, reporter: Reporter) -> None:
-    """A margin beyond the largest distance on the unit sphere can never be satisfied."""
-    if not isinstance(loss, TripletLoss) or not getattr(model.options, "normalize", False):
-        return
-    largest = loss.rule.distance.sphere_range(getattr(model.options, "dim", 1))
-    if loss.rule.margin >= largest:
-        reporter.warn(
-            f"the margin is {loss.rule.margin:g}, and between normalised embeddings the {config.loss.distance} "
-            f"distance is at most {largest:g}: no triplet can satisfy it. Choose a margin well below, such as "
-            f"{largest / 10:g}"
-        )
 
 
 def _summary(

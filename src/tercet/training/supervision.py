@@ -15,12 +15,14 @@ from torch import Tensor
 
 from tercet.data.records import Records
 from tercet.data.samplers import ClassBatches, TupleBatches
-from tercet.distances import Distance, Minkowski, resolve
-from tercet.errors import InputError
 from tercet.losses import ContrastiveLoss, TripletLoss, triplet_margin_loss
-from tercet.training.config import BatchOptions, LossOptions
+from tercet.losses.base import BatchLoss
+from tercet.losses.inputs import unit_rows
+from tercet.training.config import BatchOptions
+from tercet.training.loss import Loss, given_labels
+from tercet.training.loss_checks import check_supervision
+from tercet.training.loss_state import device_of, learned_figures
 
-Loss = Callable[..., Tensor]
 Statistics = dict[str, float]
 
 
@@ -91,6 +93,7 @@ class Labelled(Supervision):
     def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
         super().__init__(records, sampler, loss)
         self.labels = labels_of(records)
+        self.given = given_labels(loss, records, self.labels)
 
     def batch(self, chosen: np.ndarray) -> Batch:
         """These items, or the items of these pairs, each once, with their labels."""
@@ -98,15 +101,15 @@ class Labelled(Supervision):
         return Batch(positions, self.labels[positions])
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
-        """The loss on the batch's labels; a sample drawn twice is never compared with itself."""
-        labels = torch.from_numpy(batch.targets).to(embeddings.device)
-        if not isinstance(self.loss, TripletLoss):
-            value = self.loss(embeddings, labels)
+        """The loss on the batch's labels; a sample drawn twice is never compared with itself by Tercet's losses."""
+        loss = self.loss
+        if not isinstance(loss, BatchLoss):
+            value = loss(embeddings, torch.from_numpy(batch.targets).to(embeddings.device))
             return value, lambda: _means(loss=value)
-        value = self.loss(embeddings, labels, ids=torch.from_numpy(batch.positions).to(embeddings.device))
-        stats = self.loss.stats
+        value = loss(embeddings, self.given[batch.positions], ids=torch.from_numpy(batch.positions))
+        stats = loss.stats
         assert stats is not None
-        return value, lambda: {**_means(loss=value), **stats.to_dict()}
+        return value, lambda: {**_means(loss=value), **stats.to_dict(), **learned_figures(loss)}
 
 
 class Given(Supervision):
@@ -132,32 +135,36 @@ class Given(Supervision):
         value = triplet_margin_loss(
             anchor, positive, negative,
             margin=rule.margin, distance=rule.distance, penalty=rule.penalty, reduction=rule.reduction,
-            temperature=self.loss.settings["temperature"],
+            temperature=rule.temperature if rule.has_temperature else None, normalize=self.loss.normalize,
         )  # fmt: skip
 
         def statistics() -> Statistics:
-            with torch.no_grad():
-                near, far = rule.distance.pairs(anchor, positive), rule.distance.pairs(anchor, negative)
-                active = (near + rule.margin > far).double()
+            near, far = self._distances(anchor, positive), self._distances(anchor, negative)
+            active = (near + rule.margin > far).double()
             return _means(loss=value, active_share=active, n_active=active.sum(), mean_positive=near, mean_negative=far)
 
         return value, statistics
 
     def _contrastive(self, left: Tensor, right: Tensor, similar: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
-        assert isinstance(self.loss, TripletLoss)
+        assert isinstance(self.loss, ContrastiveLoss)
         rule = self.loss.rule
-        loss = ContrastiveLoss(negative_margin=rule.margin, distance=rule.distance)
-        value = loss.pairs(left, right, similar)
+        value = self.loss.pairs(left, right, similar)
 
         def statistics() -> Statistics:
-            with torch.no_grad():
-                distance = rule.distance.pairs(left, right)
-                active = torch.where(similar, distance > 0, distance < rule.margin).double()
+            distance = self._distances(left, right)
+            active = torch.where(similar, distance > rule.positive_margin, distance < rule.margin).double()
             figures = {"mean_positive": distance[similar], "mean_negative": distance[~similar]}
             present = {name: values for name, values in figures.items() if len(values)}
             return _means(loss=value, active_share=active, n_active=active.sum(), **present)
 
         return value, statistics
+
+    @torch.no_grad()
+    def _distances(self, left: Tensor, right: Tensor) -> Tensor:
+        """Of N pairs of rows, as the loss compares them."""
+        assert isinstance(self.loss, BatchLoss)
+        sides = (unit_rows(rows) if self.loss.normalize else rows for rows in (left, right))
+        return self.loss.rule.distance.pairs(*sides)
 
 
 SUPERVISIONS: dict[str, type[Supervision]] = {
@@ -172,13 +179,9 @@ def make_supervision(records: Records, options: BatchOptions, loss: Loss, seed: 
     """The supervision that the data holds, with its sampler.
 
     Raises:
-        InputError: a loss of the user's own where rows of triplets or marked pairs need Tercet's.
+        InputError: the loss does not go with data of this form, or with these classes.
     """
-    if records.form in ("triplets", "marked-pairs") and not isinstance(loss, TripletLoss):
-        raise InputError(
-            f"a loss of the form loss(embeddings, labels) needs labels or positive pairs, and the data holds "
-            f"{records.form}; leave the loss out, or give a tercet.TripletLoss, whose margin and distance are used."
-        )
+    check_supervision(loss, records)
     if records.labels is None:
         assert records.tuples is not None
         sampler: Sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
@@ -194,27 +197,9 @@ def whole_loss(records: Records, loss: Loss, vectors: np.ndarray) -> float:
     count = len(records) if records.tuples is None else len(records.tuples)
     supervision = SUPERVISIONS[records.form](records, TupleBatches(count, count), loss)
     batch = supervision.next()
+    rows = torch.from_numpy(vectors[batch.positions]).to(device_of(loss))
     with torch.no_grad():
-        return float(supervision(torch.from_numpy(vectors[batch.positions]), batch)[0])
-
-
-def make_loss(options: LossOptions) -> TripletLoss:
-    """The triplet loss of a completed configuration."""
-    assert options.margin is not None
-    return TripletLoss(
-        margin=options.margin,
-        mining=options.mining,
-        distance=make_distance(options),
-        penalty=options.penalty,
-        reduction=options.reduction,
-        fallback=options.fallback,
-        temperature=options.temperature,
-    )
-
-
-def make_distance(options: LossOptions) -> Distance:
-    """The distance of a configuration, for training, evaluation and search alike."""
-    return Minkowski(p=options.p) if options.p is not None else resolve(options.distance)
+        return float(supervision(rows, batch)[0])
 
 
 def labels_of(records: Records) -> np.ndarray:

@@ -15,7 +15,7 @@ anchors go in strips, one-sided: three products.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tercet.kernels.compiled.crew import Crew, current_crew
+from tercet.kernels.compiled.crew import Crew, current_crew, leading_crew
 from tercet.kernels.compiled.loops import Array
 from tercet.kernels.compiled.problem import ELEMENTWISE, Problem
 from tercet.kernels.compiled.rules import Family, Sums, family_of
 from tercet.kernels.compiled.tiles import Tiles
 from tercet.kernels.pairing import Batch
-from tercet.kernels.result import Part, Totals, TripletStats
+from tercet.kernels.result import Part, Result, Totals, TripletStats
 from tercet.kernels.rule import Plan, Rule
 from tercet.kernels.tiles import full_precision
 
@@ -48,12 +48,17 @@ def obstacle(batch: Batch, rule: Rule) -> str:
     return ""
 
 
+def lead(job: Callable[[], Result]) -> Result:
+    """What a job gives that reduces by this implementation, done in the thread that is to do it."""
+    return current_crew().lead(job)
+
+
 def reduce_compiled(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -> Totals:
-    """Totals of the rule over all anchors."""
+    """Totals of the rule over all anchors; to be called by the crew's leader, see `lead`."""
+    threads = leading_crew()
     with full_precision():
-        threads = current_crew()
-        parts = [Reduction(strip, rule, plan, need_gradient, threads).totals() for strip in _strips(batch)]
-    return parts[0] if len(parts) == 1 else _joined(batch, parts)
+        strips = [Reduction(strip, rule, plan, need_gradient, threads).totals() for strip in _strips(batch)]
+    return strips[0] if len(strips) == 1 else _joined(batch, strips)
 
 
 class Reduction:

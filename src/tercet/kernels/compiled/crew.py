@@ -1,53 +1,75 @@
 """Threads that deal the tiles out among themselves, and the order in which tiles may be visited together.
 
-Each thread runs PyTorch's and its own loops on one core. PyTorch's threads idle meanwhile: two pools that spin for
-the same cores cost half of them.
+Each thread runs PyTorch's and its own loops on one core. PyTorch's own threads idle meanwhile: two pools that spin for
+the same cores cost half of them. So even what comes between the tiles runs in a thread of the crew, its leader.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from threading import Barrier
 from typing import TypeVar
 
 import torch
 
+_LEADING = threading.local()  # the crew that this thread leads
+
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Crew:
-    """As many threads as PyTorch would use. One does without: what it is given runs in the caller's."""
+    """As many threads as PyTorch would use: a leader and its helpers. One does without, and runs in the caller's."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         if size > 1:
-            all_here = Barrier(size)  # so that every thread is started now, and none later
-            self.pool = ThreadPoolExecutor(size, "tercet", initializer=_be_one_thread)
-            for done in [self.pool.submit(all_here.wait) for _ in range(size)]:
-                done.result()
+            self._leader = _threads(1)
+            self._helpers = _threads(size - 1)
             torch.set_num_threads(size)  # the threads have set the default of threads to come, too: set it back
+
+    def lead(self, job: Callable[[], Found]) -> Found:
+        """The result of a job, done by the leader; the jobs of several callers wait for each other."""
+
+        def led() -> Found:
+            _LEADING.crew = self
+            return job()
+
+        return led() if self.size == 1 else self._leader.submit(led).result()
 
     def run(self, job: Callable[[int, Item], None], items: Sequence[Item]) -> None:
         """Call job(worker, item) for every item; workers take turns, so that each one's share is always the same."""
-        if self.size == 1 or len(items) == 1:
-            for item in items:
-                job(0, item)
-            return
 
         def share(worker: int) -> None:
             for item in items[worker :: self.size]:
                 job(worker, item)
 
-        for done in [self.pool.submit(share, worker) for worker in range(min(self.size, len(items)))]:
+        busy = [self._helpers.submit(share, worker) for worker in range(1, min(self.size, len(items)))]
+        try:
+            share(0)
+        finally:
+            for done in busy:
+                done.exception()  # wait for all: none may go on writing once this is left
+        for done in busy:
             done.result()
+
+
+def _threads(number: int) -> ThreadPoolExecutor:
+    """Threads that are started now, and of which PyTorch takes each for a core."""
+    all_here = threading.Barrier(number)
+    pool = ThreadPoolExecutor(number, "tercet", initializer=_be_one_thread)
+    for done in [pool.submit(all_here.wait) for _ in range(number)]:
+        done.result()
+    return pool
 
 
 def _be_one_thread() -> None:
     torch.get_num_threads()  # the first call in a thread sets the default
     torch.set_num_threads(1)
+    torch.set_grad_enabled(False)  # of this thread, as of the one that called
 
 
 @lru_cache(maxsize=8)
@@ -58,6 +80,12 @@ def _crew(size: int, process: int) -> Crew:
 def current_crew() -> Crew:
     """The crew of this process, of the size that PyTorch is set to now."""
     return _crew(torch.get_num_threads(), os.getpid())  # threads do not survive a fork
+
+
+def leading_crew() -> Crew:
+    """The crew that leads in this thread."""
+    found: Crew = _LEADING.crew
+    return found
 
 
 def tournament(blocks: int) -> Iterator[list[tuple[int, int]]]:

@@ -586,6 +586,24 @@ def look_below(
 
 
 @njit(**FAST)
+def sort_levels(first: Array, levels: Array, start: int, stop: int) -> None:
+    """Put the levels of the anchors from start to stop in ascending order."""
+    for a in range(start, stop):
+        levels[first[a] : first[a + 1]] = np.sort(levels[first[a] : first[a + 1]])
+
+
+@njit(**FAST)
+def rank_levels(first: Array, ordered: Array, given: Array, rank: Array, start: int, stop: int) -> None:
+    """Where each given level is among its anchor's in ascending order; among equal ones, the first."""
+    for a in range(start, stop):
+        lo, hi = first[a], first[a + 1]
+        at = np.empty(hi - lo, np.int32)
+        place(given[lo:hi], padded(ordered[lo:hi]), False, at)
+        for k in range(hi - lo):
+            rank[lo + k] = lo + at[k]
+
+
+@njit(**FAST)
 def columns_of(first: Array, levels: Array, i0: int, rows: int, j0: int, columns: int) -> Array:
     """Levels of the anchors j0, j0 + 1, ... side by side, padded with -inf.
 

@@ -98,15 +98,17 @@ class Levels:
     def __init__(self, problem: Problem, first: Array, levels: Array, degree: int) -> None:
         self.first, self.degree = first, degree
         self.most = int(np.diff(first).max(initial=0))
-        self.place = None
+        self.rank: Array | None = None  # of the levels as given; None if they stay in that order
         if self.most > loops.DIRECT:
-            self.place = np.empty(len(levels), np.int64)
-            problem.each_anchor(lambda start, stop: sort_segments(first, levels, self.place, start, stop))
-            levels = levels[self.place]
+            given, levels, rank = levels, levels.copy(), np.empty(len(levels), np.int64)
+            problem.each_anchor(lambda start, stop: loops.sort_levels(first, levels, start, stop))
+            problem.each_anchor(lambda start, stop: loops.rank_levels(first, levels, given, rank, start, stop))
+            self.rank = rank
         self.levels = levels
-        self.above = (
-            loops.sums_above(first, levels) if degree == 2 else np.zeros(len(levels) + len(first), levels.dtype)
-        )
+        if degree == 2:
+            self.above = loops.sums_above(first, levels)
+        else:
+            self.above = np.zeros(len(levels) + len(first), levels.dtype)
         self.value = np.zeros(len(first) - 1)
         self.count, self.excess = np.zeros((2, len(levels)))
 
@@ -129,12 +131,10 @@ class Levels:
 
     def finish(self) -> tuple[Array, Array, Array]:
         """Each anchor's value; and, in the order the levels were given, how many lie below and by how much together."""
-        if self.place is None:
+        if self.rank is None:
             return self.value, self.count, self.excess
         loops.finish_below(self.first, self.levels, self.degree, self.value, self.count, self.excess)
-        found = np.empty((2, len(self.levels)))
-        found[:, self.place] = self.count, self.excess
-        return self.value, found[0], found[1]
+        return self.value, self.count[self.rank], self.excess[self.rank] if self.degree == 2 else self.excess
 
 
 @njit(**STRICT)
@@ -145,14 +145,6 @@ def sum_segments(first: Array, values: Array) -> Array:
         for e in range(first[a], first[a + 1]):
             found[a] += values[e]
     return found
-
-
-@njit(**STRICT)
-def sort_segments(first: Array, values: Array, place: Array, start: int, stop: int) -> None:
-    """place[first[a]:first[a + 1]] puts that segment of the values in ascending order, for a from start to stop."""
-    for a in range(start, stop):
-        lo, hi = first[a], first[a + 1]
-        place[lo:hi] = lo + np.argsort(values[lo:hi])
 
 
 class Sided(Family):
@@ -308,10 +300,9 @@ class OneEach(Family):
         if not self.beyond:
             return self.best[owner], self.index[owner]
         best, index = self.best, self.index
-        if self.levels.place is not None:
+        if self.levels.rank is not None:
             loops.finish_beyond(self.first, self.problem.y.order, best, index)
-            best, index = np.empty_like(best), np.empty_like(index)
-            best[self.levels.place], index[self.levels.place] = self.best, self.index
+            best, index = best[self.levels.rank], index[self.levels.rank]
         if self.rule.fallback == "farthest":
             missing = index == NONE
             best = np.where(missing, self.farthest[owner], best)

@@ -76,7 +76,8 @@ class Sampled(Miner):
     def looks_again(self) -> bool:
         """The total is known, so each pair's share of it is."""
         block, rows = self.block, self.block.rows
-        anchors = torch.arange(rows.start, rows.stop, device=block.d.device)[:, None].expand_as(block.positives)
+        anchors = torch.arange(rows.start, rows.stop, device=block.d.device) + self.sums.start
+        anchors = anchors[:, None].expand_as(block.positives)
         self.target = uniforms(self.rule.seed, anchors, block.positives) * self.total.sum  # (R, K)
         self.running = torch.zeros_like(self.total.sum)
         self.drawn = torch.full_like(block.positives, NONE)

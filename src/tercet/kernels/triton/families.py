@@ -94,7 +94,8 @@ class Family:
     def _list_positives(self) -> Positives:
         """All positives, or what `_choose` leaves of them."""
         length, width = len(self.x), max(1, self.batch.pairing.largest_class)
-        parts = [self._measured(rows) for rows in blocks(length, length if self.keeps_all else ENTRIES // width + 1)]
+        size = max(1, length if self.keeps_all else ENTRIES // width)
+        parts = [self._measured(rows) for rows in blocks(length, size)]
         if not parts:
             return Positives(*(self.x.rows.new_zeros(0, 1, dtype=kind) for kind in (torch.int64, torch.bool, None)))
         return Positives(*(torch.cat([getattr(part, name) for part in parts]) for name in ("index", "real", "d")))

@@ -1,0 +1,170 @@
+"""Several processes that compute together: the only file that knows torch.distributed.
+
+    gather          rows of every rank, on every rank; with a gradient where it is asked for
+    sum_to_owners   the sum over ranks of rows, each row at the rank that owns it
+    sum, smallest   over ranks, on every rank, in place
+    exchange        a message of every rank, on every rank
+
+A rank is a process, numbered from 0. All ranks make the same calls in the same order. Ranks may own unequal numbers
+of rows, and none. On one rank every call is trivial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tercet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that compute together, as one of them sees it.
+
+    Attributes:
+        rank: the number of this process.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, length: int) -> slice:
+        """This rank's part of range(length), where all do nearly the same."""
+        return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
+
+    def owned(self, lengths: Sequence[int]) -> slice:
+        """This rank's rows among those of all ranks, of which each owns so many, in order."""
+        start = sum(lengths[: self.rank])
+        return slice(start, start + lengths[self.rank])
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, in place; every rank gives the same shape and dtype."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def smallest(self, tensor: Tensor) -> Tensor:
+        """The minimum over ranks, entry by entry, in place; every rank gives the same shape and dtype."""
+        if self.size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MIN)
+        return tensor
+
+    def gather(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The rows of all ranks, in order of the ranks, on every rank; without a graph.
+
+        Args:
+            rows: of shape (lengths[rank], ...), of any dtype; beyond the first dimension alike on all ranks.
+            lengths: how many rows each rank has.
+        """
+        if self.size == 1:
+            return rows.detach()
+        row_bytes = math.prod(rows.shape[1:]) * rows.element_size()
+        own = rows.detach().contiguous().flatten().view(torch.uint8)
+        found = self._gather_bytes(own, [length * row_bytes for length in lengths])
+        return found.view(rows.dtype).view(sum(lengths), *rows.shape[1:])
+
+    def gather_with_gradient(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        """As `gather`, and differentiable where each rank goes on to compute the same value from all rows.
+
+        The gradient handed to this rank's rows is `size` times that of the value. With it, the mean over ranks of the
+        parameters' gradients, which DistributedDataParallel takes, is the gradient of the value: every rank sees the
+        part of it that goes through its own rows, and the sum of these parts is `size` times their mean. No rank
+        waits for another in the backward pass.
+        """
+        if self.size == 1:
+            return rows
+        found: Tensor = _Gathered.apply(rows, self, tuple(lengths))
+        return found
+
+    def sum_to_owners(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The sum over ranks of the rows that this rank owns, of shape (lengths[rank], D).
+
+        Each rank sends the others their rows and adds up what it is sent, in order of the ranks: the traffic of a
+        reduce-scatter, for unequal shares as well.
+
+        Args:
+            rows: of shape (sum(lengths), D): what this rank has to add to the rows of each.
+            lengths: how many rows each rank owns.
+        """
+        if self.size == 1:
+            return rows
+        own = lengths[self.rank]
+        received = rows.new_empty(self.size * own, *rows.shape[1:])
+        dist.all_to_all_single(received, rows.contiguous(), [own] * self.size, list(lengths))
+        return received.view(self.size, own, *rows.shape[1:]).sum(0)
+
+    def exchange(self, message: bytes) -> list[bytes]:
+        """The messages of all ranks, of any lengths, in order of the ranks."""
+        if self.size == 1:
+            return [message]
+        own = torch.from_numpy(np.frombuffer(message, np.uint8).copy()).to(_message_device())
+        lengths = torch.zeros(self.size, dtype=torch.int64, device=own.device)
+        lengths[self.rank] = len(own)
+        found = self._gather_bytes(own, self.sum(lengths).tolist())
+        return [part.cpu().numpy().tobytes() for part in found.split(lengths.tolist())]
+
+    def _gather_bytes(self, own: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The bytes of all ranks, one after the other; each rank sends as many as the longest."""
+        longest = max(lengths)
+        if longest == 0:
+            return own
+        sent = own
+        if len(own) < longest:
+            sent = own.new_zeros(longest)
+            sent[: len(own)] = own
+        found = own.new_empty(self.size * longest)
+        _all_gather(found, sent)
+        if min(lengths) == max(lengths):
+            return found
+        parts = zip(found.split(longest), lengths, strict=True)
+        return torch.cat([part[:length] for part, length in parts])
+
+
+ALONE = Ranks()
+
+
+def current_ranks() -> Ranks:
+    """The processes of this program.
+
+    Raises:
+        InputError: they have not been made known to each other.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise InputError(
+            "across_ranks is set, and there is no process group. Start the processes with `torchrun "
+            "--nproc-per-node=N script.py` and call torch.distributed.init_process_group() before the loss; on one "
+            "device leave across_ranks out."
+        )
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks, lengths: tuple[int, ...]) -> Tensor:
+        ctx.factor, ctx.own = ranks.size, ranks.owned(lengths)
+        return ranks.gather(rows, lengths)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0][ctx.own] * ctx.factor, None, None
+
+
+def _message_device() -> torch.device:
+    """Where messages travel: the CPU, if the process group can; so they wait for no GPU."""
+    if "cpu:" in dist.get_backend_config():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _all_gather(found: Tensor, own: Tensor) -> None:
+    # Its old name is deprecated from PyTorch 2.13 on; the new one does not exist before.
+    gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(found, own)

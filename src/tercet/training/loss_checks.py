@@ -1,0 +1,146 @@
+"""What a loss goes with: the form and classes of the data, the encoder, and its distance's domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from tercet.data.records import Records
+from tercet.distances import Distance
+from tercet.errors import InputError
+from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
+from tercet.losses.base import BatchLoss
+from tercet.training.config import Config
+from tercet.training.loss import Loss
+from tercet.training.loss_state import START_FILE, state_of, unlike_its_settings
+from tercet.training.model import EMBED_BATCH, Model, Readable
+from tercet.training.reporter import Reporter
+
+
+def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> None:
+    """Raise InputError unless the loss goes with the data and with the encoder."""
+    check_supervision(loss, train)
+    if config.training.selection == "loss":
+        check_supervision(loss, held, "validation")
+    state_of(loss)
+    if isinstance(loss, BatchLoss) and loss.normalize and not config.encoder.normalize:
+        raise InputError(
+            "normalize is set for the loss and not for the encoder: evaluation and search would compare other rows "
+            "than the loss. Set the encoder's normalize instead, which holds everywhere."
+        )
+
+
+def check_domain(distance: Distance, model: Model, data: Readable) -> None:
+    """Raise InputError where the distance cannot compare what the encoder gives: tried on some items, untrained."""
+    if distance.dim is None and not distance.non_negative:
+        return
+    some = np.arange(min(len(data.records), EMBED_BATCH))
+    distance.check_rows(torch.from_numpy(model.encode(data.loader, some, Reporter())), "what the encoder gives")
+
+
+def warn_of_loss(loss: Loss, config: Config, model: Model, resuming: bool, reporter: Reporter) -> None:
+    """What of a loss is probably not wanted: a margin out of reach, draws off the sphere, parameters learned before."""
+    if not isinstance(loss, BatchLoss):
+        return
+    on_sphere = config.encoder.normalize
+    margin = _largest_margin(loss)
+    largest = loss.rule.distance.sphere_range(getattr(model.options, "dim", 1))
+    if on_sphere and margin is not None and margin >= largest:
+        reporter.warn(
+            f"the margin is {margin:g}, and between normalised embeddings the {config.loss.distance} distance is at "
+            f"most {largest:g}: {_unsatisfied(loss)}. Choose a margin well below, such as {largest / 10:g}"
+        )
+    if loss.rule.mining == "distance-weighted" and not on_sphere:
+        reporter.warn(
+            "mining 'distance-weighted' draws negatives by how distances are spread on the unit sphere, and the "
+            "encoder does not normalise: of negatives farther than 1.4 none is drawn"
+        )
+    learned = [] if resuming else unlike_its_settings(loss)
+    if learned:
+        reporter.warn(
+            f"the loss has been trained before and starts with {' and '.join(learned)}, which config.toml does not "
+            f"tell; {START_FILE} does"
+        )
+
+
+def _largest_margin(loss: BatchLoss) -> float | None:
+    if isinstance(loss, TripletLoss):
+        return loss.rule.margin if loss.margins is None else float(loss.margins.values().detach().max())
+    return loss.rule.margin if isinstance(loss, ContrastiveLoss) else None
+
+
+def _unsatisfied(loss: BatchLoss) -> str:
+    return "no triplet can satisfy it" if isinstance(loss, TripletLoss) else "every negative pair costs something"
+
+
+def check_supervision(loss: Loss, records: Records, name: str = "training") -> None:
+    """Raise InputError unless the loss can be trained on, or measured on, records of this form and these classes."""
+    faults = _FORM_FAULTS[records.form](loss, records, name)
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def _faults_of_labels(loss: Loss, records: Records, name: str) -> list[str]:
+    if isinstance(loss, ClipLoss):
+        return ["ClipLoss compares two sides, and training has one encoder for both; InfoNCE is that loss of one side."]
+    if not isinstance(loss, TripletLoss) or loss.margins is None:
+        return []
+    if records.labels is None:
+        return ["margins per class need labels, and the data holds pairs; give one margin for all."]
+    known = set(map(str, loss.margins.classes))
+    missing = [one for one in records.classes if one not in known]
+    if not missing:
+        return []
+    return [
+        f"margins per class are given for {_listed(loss.margins.classes)}, and the {name} data also has the classes "
+        f"{_listed(missing)}; give every class its margin."
+    ]
+
+
+def _faults_of_triplets(loss: Loss, records: Records, name: str) -> list[str]:
+    if not isinstance(loss, TripletLoss):
+        return [_other_form(loss, "triplets", "TripletLoss", "margin, distance and penalty")]
+    mined = loss.rule.mining != "all"
+    wrong = {
+        f"mining is {loss.rule.mining!r}, and of given triplets nothing is left to mine; leave it out": mined,
+        "penalty 'lifted' takes all pairs of an anchor together, and given triplets are taken one by one; choose "
+        "another, such as 'hinge'": loss.rule.penalty == "lifted",
+        "margins per class need labels, and given triplets have none; give one margin for all": (
+            loss.margins is not None
+        ),
+        "a learned temperature gets no gradient from given triplets; give a fixed one": loss.log_scale is not None,
+        _NO_COUNTS: loss.statistics == "full",
+    }
+    return [f"{sentence}." for sentence, is_so in wrong.items() if is_so]
+
+
+def _faults_of_marked_pairs(loss: Loss, records: Records, name: str) -> list[str]:
+    if not isinstance(loss, ContrastiveLoss):
+        return [_other_form(loss, "marked-pairs", "ContrastiveLoss", "margins and distance")]
+    return [f"{_NO_COUNTS}."] if loss.statistics == "full" else []
+
+
+_NO_COUNTS = "statistics 'full' counts the triplets of a batch with labels; with given rows leave it out"
+_FORM_FAULTS: dict[str, Callable[[Loss, Records, str], list[str]]] = {
+    "labels": _faults_of_labels,
+    "pairs": _faults_of_labels,
+    "triplets": _faults_of_triplets,
+    "marked-pairs": _faults_of_marked_pairs,
+}
+
+
+def _other_form(loss: Loss, form: str, wanted: str, used: str) -> str:
+    kind = type(loss).__name__
+    given = f"a {kind}" if isinstance(loss, BatchLoss) else f"the loss {getattr(loss, '__name__', kind)}"
+    return (
+        f"{given} needs labels or positive pairs, and the data holds {form}; leave the loss out, or give a "
+        f"tercet.{wanted}, whose {used} are used."
+    )
+
+
+def _listed(names: Any) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:5])
+    return shown + (", ..." if len(names) > 5 else "")
