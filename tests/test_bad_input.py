@@ -120,8 +120,9 @@ def test_a_configuration_with_an_unknown_key(train, images, tmp_path):
     (tmp_path / "mine.toml").write_text("[loss]\nmagin = 0.3\n")
     said = train(images, "--config", tmp_path / "mine.toml")
     assert said == (
-        f"error: {tmp_path / 'mine.toml'}: loss: unknown key 'magin'. Did you mean 'margin'? Known here are margin, "
-        "mining, distance, p, penalty, temperature, reduction, fallback.\n"
+        f"error: {tmp_path / 'mine.toml'}: loss: unknown key 'magin'. Did you mean 'margin'? Known here are loss, "
+        "margin, positive_margin, mining, distance, p, penalty, temperature, learn_temperature, reduction, fallback, "
+        "draw_seed, normalize, statistics, implementation.\n"
     )
 
 

@@ -8,11 +8,13 @@ from tercet.data.options import Augmentation
 from tercet.encoders.options import CustomOptions, ImageOptions, TabularOptions, TextOptions
 from tercet.errors import ConfigError, RunError
 from tercet.training.config import (
+    SETTINGS,
     BatchOptions,
     Config,
     DataOptions,
     LossOptions,
     TrainingOptions,
+    field_names,
     read_config,
     read_partial_config,
 )
@@ -31,7 +33,10 @@ def make_config(**changes):
         "source": "faces/",
         "data": DataOptions(kind="image", form="labels", columns=("a", "b"), holdout=0.3, holdout_by="row"),
         "encoder": ENCODERS[0],
-        "loss": LossOptions(margin=0.5, mining="semihard", distance="minkowski", p=4.0, fallback="farthest"),
+        "loss": LossOptions(
+            loss="triplet", margin=0.5, mining="semihard", distance="minkowski", p=4.0, penalty="hinge",
+            reduction="mean", fallback="farthest",
+        ),
         "batch": BatchOptions(classes_per_batch=5, samples_per_class=3, rows_per_batch=7, singletons="drop"),
         "augmentation": Augmentation(mirror=False, erase=0.25),
         "training": TrainingOptions(epochs=3, learning_rate=0.01, threshold_target=0.01, seed=9, patience=2),
@@ -55,9 +60,9 @@ def test_every_setting_is_written_so_that_later_defaults_do_not_matter(tmp_path)
 
 
 def test_a_missing_key_of_a_run_is_an_error(tmp_path):
-    text = make_config().to_toml().replace('mining = "semihard"\n', "")
+    text = make_config().to_toml().replace('penalty = "hinge"\n', "")
     (tmp_path / "config.toml").write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.toml: loss: the key 'mining' is missing\."):
+    with pytest.raises(ConfigError, match=r"config\.toml: loss: the key 'penalty' is missing\."):
         read_config(tmp_path / "config.toml")
 
 
@@ -76,7 +81,7 @@ def test_an_unknown_key_suggests_the_likely_one(tmp_path):
     ("old", "new", "message"),
     [
         ('mining = "semihard"', 'mining = "semi-hard"', r"loss: mining is 'semi-hard'; it must be 'all' or 'hard' or "
-         r"'semihard'\. Did you mean 'semihard'\?"),
+         r"'semihard' or .* or 'distance-weighted'\. Did you mean 'semihard'\?"),
         ("epochs = 3", 'epochs = "3"', r"training: epochs is '3'; it must be a whole number\."),
         ("mirror = false", "mirror = 0", r"augmentation: mirror is 0; it must be true or false\."),
         ('kind = "image"\ndim', 'kind = "imagen"\ndim', r"encoder\.kind is 'imagen'.* Did you mean 'image'\?"),
@@ -110,15 +115,126 @@ def test_a_partial_configuration_takes_defaults(tmp_path):
 def test_faults_are_reported_together():
     with pytest.raises(ConfigError) as raised:
         make_config(
-            loss=LossOptions(margin=-1.0, p=3.0, distance="cosine", temperature=0.2),
+            loss=LossOptions(loss="triplet", margin=-1.0, p=3.0, distance="cosine", temperature=0.2, draw_seed=-1),
             training=TrainingOptions(steps=3, epochs=2, warmup=1.5),
         )
     assert str(raised.value) == (
-        "margin is -1.0, it must be a finite number, 0 or more; warmup is 1.5, it must be 0 or more and below 1; "
+        "warmup is 1.5, it must be 0 or more and below 1; margin is -1.0, it must be a finite number, 0 or more; "
+        "draw_seed is -1, it must be 0 or more and below 2**63; "
         "p is 3.0, but it belongs to distance='minkowski' and the distance is 'cosine'; "
-        "temperature is 0.2, but it belongs to penalty='logsumexp', not 'hinge'; "
+        "temperature is 0.2, but it belongs to penalty='logsumexp' or 'lifted' and the penalty is 'hinge'; "
+        "draw_seed is -1, but it belongs to mining='distance-weighted' and the mining is 'all'; "
         "steps is 3 and epochs is 2; give one of them."
     )
+
+
+# The loss.
+
+EVERY_SETTING = [
+    LossOptions(loss="triplet", margin=0.35, mining="semihard", distance="minkowski", p=4.0, penalty="squared-hinge",
+                reduction="sum", fallback="farthest", normalize=True, statistics="full", implementation="torch"),
+    LossOptions(loss="triplet", margin=0.1, mining="distance-weighted", distance="manhattan", penalty="softplus",
+                reduction="mean", draw_seed=7),
+    LossOptions(loss="triplet", margin=0.3, mining="all", distance="cosine", penalty="lifted", temperature=0.7,
+                learn_temperature=True, reduction="mean-active"),
+    LossOptions(loss="contrastive", margin=0.9, positive_margin=0.2, distance="chebyshev", reduction="mean-active",
+                normalize=True, statistics="full"),
+    LossOptions(loss="infonce", temperature=0.3, learn_temperature=True, distance="jaccard", implementation="reference"),
+    LossOptions(loss="supcon", temperature=0.2, distance="squared-euclidean", statistics="full"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", EVERY_SETTING, ids=lambda options: f"{options.loss} {options.distance}")
+def test_options_make_a_loss_and_the_loss_its_options(options):
+    """None is lost on the way: not in the constructor, not in its description, not in the file."""
+    from tercet.training.loss import described, make_loss, options_of
+
+    loss = make_loss(options)
+    assert options_of(loss) == options
+    assert described(loss) is None
+    assert make_config(loss=options).loss == options  # no fault
+
+
+def test_every_option_of_a_loss_is_tried_above():
+    for name in field_names(LossOptions):
+        default = getattr(LossOptions(), name)
+        assert any(getattr(options, name) != default for options in EVERY_SETTING), name
+    assert {name for names in SETTINGS.values() for name in names} | {"loss"} == set(field_names(LossOptions))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_is_left_open_is_what_the_messages_say(name):
+    from tercet.training.config import _when_open
+    from tercet.training.loss import completed, make_loss, options_of
+
+    made = options_of(make_loss(completed(LossOptions(loss=name), "labels", seed=3)))
+    for word in ("distance", "penalty", "mining"):
+        assert getattr(made, word) == _when_open(name, word)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "supcon", "margin": 0.3}, "margin is 0.3, but it belongs to loss='triplet' or 'contrastive' and the "
+         "loss is 'supcon'."),
+        ({"loss": "infonce", "mining": "all"}, "mining is 'all', but it belongs to loss='triplet' and the loss is "
+         "'infonce'."),
+        ({"loss": "contrastive", "temperature": 0.3}, "temperature is 0.3, but it belongs to loss='triplet' or 'infonce' "
+         "or 'supcon' and the loss is 'contrastive'."),
+        ({"loss": "triplet", "positive_margin": 0.1}, "positive_margin is 0.1, but it belongs to loss='contrastive' and "
+         "the loss is 'triplet'."),
+        ({"loss": "supcon", "normalize": True}, "normalize is True, but it belongs to loss='triplet' or 'contrastive' "
+         "and the loss is 'supcon'."),
+        ({"learn_temperature": True, "loss": "triplet"}, "learn_temperature is True, but it belongs to "
+         "penalty='logsumexp' or 'lifted' and the penalty is 'hinge'."),
+        ({"loss": "triplet", "fallback": "skip", "mining": "hard"}, "fallback is 'skip', but it belongs to "
+         "mining='semihard' or 'easy-positive-semihard' and the mining is 'hard'."),
+        ({"loss": "triplet", "draw_seed": 3}, "draw_seed is 3, but it belongs to mining='distance-weighted' and the "
+         "mining is 'all'."),
+        ({"loss": "supcon", "p": 3.0}, "p is 3.0, but it belongs to distance='minkowski' and the distance is 'cosine'."),
+        ({"p": 3.0}, "p is 3.0, but it belongs to distance='minkowski' and the distance is 'euclidean'."),
+        ({"distance": "mahalanobis"}, "distance is 'mahalanobis', whose map a word cannot give; from Python give the loss "
+         "as an object: tercet.train(..., loss=tercet.TripletLoss(distance=tercet.Mahalanobis(learned=True, dim=128)))."),
+    ],
+)  # fmt: skip
+def test_an_option_that_would_do_nothing_names_what_it_belongs_to(settings, message):
+    with pytest.raises(ConfigError) as raised:
+        make_config(loss=LossOptions(**settings))
+    assert str(raised.value) == message
+
+
+def test_while_the_loss_is_open_its_options_may_be_those_of_any():
+    """Pairs marked similar or not take the contrastive loss, others triplets: the data decides."""
+    from tercet.training.loss import completed
+
+    options = LossOptions(positive_margin=0.1)
+    assert make_config(loss=options).loss == options
+    assert completed(options, "marked-pairs", seed=0).loss == "contrastive"
+    with pytest.raises(ConfigError, match="positive_margin is 0.1, but it belongs to loss='contrastive'"):
+        completed(options, "labels", seed=0)
+
+
+def test_draws_take_the_seed_of_the_run_unless_they_have_their_own():
+    from tercet.training.loss import completed, make_loss
+
+    options = LossOptions(mining="distance-weighted")
+    assert make_loss(completed(options, "labels", seed=5)).rule.seed == 5
+    assert make_loss(completed(dataclasses.replace(options, draw_seed=9), "labels", seed=5)).rule.seed == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "custom_loss", "missing"),
+    [
+        (LossOptions(), None, "loss"),
+        (LossOptions(), "mine:Loss", "distance"),
+        (LossOptions(loss="supcon", distance="cosine"), None, "temperature"),
+        (LossOptions(loss="contrastive", margin=0.5, distance="cosine", reduction="mean"), None, "positive_margin"),
+    ],
+)
+def test_a_run_leaves_nothing_of_its_loss_open(tmp_path, options, custom_loss, missing):
+    (tmp_path / "config.toml").write_text(make_config(loss=options, custom_loss=custom_loss).to_toml())
+    with pytest.raises(ConfigError, match=rf"config\.toml: loss: the key '{missing}' is missing\."):
+        read_config(tmp_path / "config.toml")
 
 
 def test_what_is_not_toml_is_named(tmp_path):

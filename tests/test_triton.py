@@ -9,10 +9,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-import tercet.kernels
+import tercet.kernels.triton
 from tercet.distances import Cosine, Euclidean, Manhattan, SquaredEuclidean, resolve
 from tercet.errors import InputError
-from tercet.kernels import PAIR_PENALTIES, PENALTIES, Plan, Rule
+from tercet.kernels import PAIR_PENALTIES, PENALTIES, Plan, Rule, implementations
 from tercet.kernels.pairing import Batch
 from tercet.kernels.triton import MOST_FEATURES, MOST_LEVELS, fits, obstacle, reduce_by_triton
 from tercet.testing import (
@@ -37,9 +37,9 @@ with pytest.MonkeyPatch.context() as patch:  # only while Triton is imported: th
         patch.setenv("TRITON_INTERPRET", "1")
     import triton
 
-    from tercet.kernels.triton import tables, visits
+    from tercet.kernels.triton import reduction, tables, visits
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter's, of infinities
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # the interpreter's, of infinities
 LARGE = Plan("triton", 64, 64)
 CLOSE = 3e-6  # of sums of float32 numbers
 COUNTS = ("n_valid", "n_mined", "n_active")
@@ -68,24 +68,32 @@ def registered(monkeypatch):
     """A plan that names "triton" goes to these kernels."""
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")  # Triton imports more of itself when it is first used
-    others = tercet.kernels.reduce_by_plan
+    tiles = implementations.reduce_by_tiles
 
-    def reduce_by_plan(batch, rule, plan, need_gradient):
-        how = reduce_by_triton if plan.implementation == "triton" else others
+    def reduce(batch, rule, plan, need_gradient):
+        how = tercet.kernels.triton.reduce_by_triton if plan.implementation == "triton" else tiles
         return how(batch, rule, plan, need_gradient)
 
-    monkeypatch.setattr(tercet.kernels, "reduce_by_plan", reduce_by_plan)
+    monkeypatch.setattr(implementations, "reduce_by_tiles", reduce)
+    totals = reduction.Reduction.totals
+    monkeypatch.setattr(reduction.Reduction, "totals", lambda self: (CALLS.append(self), totals(self))[1])
+
+
+CALLS = []  # of these kernels
 
 
 def found(problem, rule, plan=LARGE, **more):
     """The result on float32 data, on the CPU."""
+    CALLS.clear()
     result = changed(problem, torch.float32).reduce(rule, plan=plan, **more)
-    assert result.plan.implementation == "triton"
-    fields = {name: part.cpu() if isinstance(part, torch.Tensor) else part for name, part in vars(result).items()}
-    stats = type(result.stats)(
-        **{name: part if part is None else part.cpu() for name, part in vars(result.stats).items()}
+    assert len(CALLS) == 1, "vacuous: something else has reduced it"
+
+    def home(given):
+        return {name: part.cpu() if isinstance(part, torch.Tensor) else part for name, part in vars(given).items()}
+
+    return dataclasses.replace(
+        result, **home(result) | {"stats": dataclasses.replace(result.stats, **home(result.stats))}
     )
-    return dataclasses.replace(result, **fields | {"stats": stats})
 
 
 def expected(problem, rule):
@@ -224,8 +232,9 @@ def test_less_precise_products_change_digits_and_no_decision(precision, rule, mo
     x = torch.nn.functional.normalize(random_rows(38, 24, 0))
     x[19:] = x[:19]
     problem = Problem(x, torch.arange(38) % 7)
-    exact = reduce_by_triton
-    monkeypatch.setitem(globals(), "reduce_by_triton", lambda *given: exact(*given, precision))
+    monkeypatch.setattr(
+        tercet.kernels.triton, "reduce_by_triton", lambda *given: reduce_by_triton(*given, precision=precision)
+    )
     right, actual = expected(problem, rule), found(problem, rule)
     for name in COUNTS:
         assert actual.stats.to_dict()[name] == right.stats.to_dict()[name]

@@ -1,6 +1,6 @@
 """The implementations behind one interface, and the choice between them, which the plan records.
 
-    numba      compiled.py    CPU: products by PyTorch, compiled loops between them, all cores
+    numba      compiled/      CPU: products by PyTorch, compiled loops between them, all cores
     triton     triton/        CUDA, float32
     torch      tiled.py       any device, any rule, any distance
     reference  reference.py   the definition by plain loops, for small inputs
@@ -21,7 +21,9 @@ from tercet.kernels.result import Result, Totals
 from tercet.kernels.rule import IMPLEMENTATIONS, Plan, Rule, make_plan
 from tercet.kernels.tiled import reduce_by_tiles
 
-COMPILED_TILE = 512  # rows and columns: four of its size in float32 are 4 MB, about what a core's cache holds
+COMPILED_TILE = (
+    704  # rows and columns: products are near their best speed, and a tile is 2 MB in float32, as many caches
+)
 
 
 def make_plan_for(batch: Batch, rule: Rule, implementation: str = "auto") -> Plan:

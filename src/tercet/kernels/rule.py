@@ -193,9 +193,9 @@ def _is_number(given: object) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """How triplets are reduced: by which implementation, in tiles of how many anchors and references, on how many ranks.
+    """How triplets are reduced: by which implementation, in tiles of how many anchors and references.
 
-    Where several ranks divide the work, each plans for itself; only the tiles may differ.
+    Where several ranks divide the work, each plans its own tiles, and `ranks` is how many there are.
     """
 
     implementation: str

@@ -112,18 +112,26 @@ def _faults_of_triplets(loss: Loss, records: Records, name: str) -> list[str]:
             loss.margins is not None
         ),
         "a learned temperature gets no gradient from given triplets; give a fixed one": loss.log_scale is not None,
-        _NO_COUNTS: loss.statistics == "full",
     }
-    return [f"{sentence}." for sentence, is_so in wrong.items() if is_so]
+    return [f"{sentence}." for sentence, is_so in wrong.items() if is_so] + _faults_of_rows(loss)
 
 
 def _faults_of_marked_pairs(loss: Loss, records: Records, name: str) -> list[str]:
     if not isinstance(loss, ContrastiveLoss):
         return [_other_form(loss, "marked-pairs", "ContrastiveLoss", "margins and distance")]
-    return [f"{_NO_COUNTS}."] if loss.statistics == "full" else []
+    return _faults_of_rows(loss)
 
 
-_NO_COUNTS = "statistics 'full' counts the triplets of a batch with labels; with given rows leave it out"
+def _faults_of_rows(loss: BatchLoss) -> list[str]:
+    """Settings of a loss over a batch that do nothing for rows that are given: these need no kernels."""
+    settings = {"statistics": (loss.statistics, "free"), "implementation": (loss.implementation, "auto")}
+    return [
+        f"{name} is {given!r}, which is of batches with labels; with given triplets or marked pairs leave it out."
+        for name, (given, default) in settings.items()
+        if given != default
+    ]
+
+
 _FORM_FAULTS: dict[str, Callable[[Loss, Records, str], list[str]]] = {
     "labels": _faults_of_labels,
     "pairs": _faults_of_labels,

@@ -859,21 +859,37 @@ def look_beyond(
                 if at[k] > 0:
                     keep_nearer(row, chosen[k], a, x, y, j0, metric, best, index, lo + at[k] - 1)
             continue
-        settle_levels(row, a, x, y, j0, metric, levels[lo:hi])
         for e in range(lo, hi):
             level = levels[e]
-            smallest = row.dtype.type(np.inf)
-            for j in range(columns):
-                smallest = min(smallest, row[j] if row[j] > level else np.inf)
-            if not smallest < np.inf:
+            # What may lie beyond the level, whatever the rounding, is looked at only if it may be the nearest so far.
+            slack = x.slack[a] + metric.relative * q_of(level, metric.root)
+            low = row.dtype.type(math.sqrt(max(level * level - slack, 0.0)) if metric.root else level - slack)
+            if not may_be_nearer(smallest_beyond(row, low), best[e], x.slack[a], metric):
+                continue
+            settle_levels(row, a, x, y, j0, metric, levels[e : e + 1])
+            smallest = smallest_beyond(row, level)
+            if not may_be_nearer(smallest, best[e], x.slack[a], metric):
                 continue
             q = q_of(smallest, metric.root)
-            slack = 2 * (x.slack[a] + metric.relative * q)
-            if q > q_of(best[e], metric.root) + slack:
-                continue
+            bound = q + 2 * (x.slack[a] + metric.relative * q)
             for j in range(columns):
-                if row[j] > level and q_of(row[j], metric.root) <= q + slack:
+                if row[j] > level and q_of(row[j], metric.root) <= bound:
                     keep_nearer(row, j, a, x, y, j0, metric, best, index, e)
+
+
+@njit(**FAST)
+def smallest_beyond(row: Array, level: float) -> float:
+    smallest = row.dtype.type(np.inf)
+    for j in range(row.shape[0]):
+        smallest = min(smallest, row[j] if row[j] > level else np.inf)
+    return smallest
+
+
+@njit(**FAST)
+def may_be_nearer(d: float, best: float, slack: float, metric: Metric) -> bool:
+    """Whether a distance off by the rounding may be below the best one."""
+    q = q_of(d, metric.root)
+    return d < np.inf and q <= q_of(best, metric.root) + 2 * (slack + metric.relative * q)
 
 
 @njit(**FAST)

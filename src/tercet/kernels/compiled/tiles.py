@@ -18,6 +18,7 @@ from tercet.kernels.compiled.problem import Problem
 from tercet.kernels.compiled.rules import Family, View
 
 Bounds = tuple[int, int]
+SMALLEST = 64  # rows of a block, below which a tile costs more than what it saves
 
 
 class Buffers:
@@ -47,7 +48,8 @@ class Tiles:
     def __init__(self, problem: Problem, family: Family, size: int, need_gradient: bool) -> None:
         self.problem, self.family, self.crew = problem, family, problem.crew
         x, y = problem.rows_x, problem.rows_y
-        self.rows_x, self.rows_y = _blocks(len(x), size), _blocks(len(y), size)
+        at_once = 2 * self.crew.size if problem.two_sided else self.crew.size
+        self.rows_x, self.rows_y = _blocks(len(x), size, at_once), _blocks(len(y), size, at_once)
         self.pulls = need_gradient and family.pulls
         self.dx = torch.zeros_like(x)
         self.dy = self.dx if problem.two_sided else torch.zeros_like(y)
@@ -137,8 +139,11 @@ def _add_pulled(gradient: Tensor, pulls: Array, rows: Tensor) -> None:
     gradient.addcmul_(torch.from_numpy(pulls).to(rows.dtype)[:, None], rows)
 
 
-def _blocks(length: int, size: int) -> list[Bounds]:
-    """Bounds of blocks of nearly equal length, at most `size`."""
+def _blocks(length: int, size: int, at_once: int = 1) -> list[Bounds]:
+    """Bounds of blocks of nearly equal length, at most `size`; as many as keep `at_once` of them busy, if not too small."""
     count = -(-length // size)
+    even = -(-count // at_once) * at_once
+    if length // max(1, even) >= SMALLEST:
+        count = even
     bounds = [length * k // max(1, count) for k in range(count + 1)]
     return list(pairwise(bounds))
