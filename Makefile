@@ -18,7 +18,7 @@ check: $(VENV)/installed-dev  ## lint, format, types
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-demo  ## the measurements that the docs quote
-	$(BIN)/python benchmarks/loss_memory.py
+	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/faces_seeds.py
 
 clean:  ## remove the environment; runs are kept

@@ -160,3 +160,36 @@ def test_progress_is_seen_where_stderr_is_no_terminal(monkeypatch):
         time.sleep(0.001)
         advance(1, 3, "loss 0.5  active 20.0%")
     assert said == ["training 1/3  loss 0.5  active 20.0%"]
+
+
+def test_a_loss_is_chosen_by_its_name(command, numbers, tmp_path):
+    words = ("train", numbers, "--out", tmp_path / "run", *QUICK_FLAGS, "--loss", "supcon")
+    done = command(*words, "--learn-temperature", "--json")
+    assert done.code == 0, done.err
+    config = (tmp_path / "run" / "config.toml").read_text()
+    assert 'loss = "supcon"\n' in config
+    assert "margin" not in config
+    done = command("train", "--resume", "--out", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    query = tmp_path / "run"
+    assert command("verify", query, "1,2,3,4", "1,2,3,4").out.split()[0] == "same"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--loss", "supcon", "--margin", "0.3"),
+         "margin is 0.3, but it belongs to loss='triplet' or 'contrastive' and the loss is 'supcon'."),
+        (("--distance", "mahalanobis"), "distance is 'mahalanobis', whose map a word cannot give; from Python give the "
+         "loss as an object: "
+         "tercet.train(..., loss=tercet.TripletLoss(distance=tercet.Mahalanobis(learned=True, dim=128)))."),
+        (("--implementation", "tritom"), "implementation is 'tritom'; allowed are 'auto', "),
+        (("--margin", "-1", "--penalty", "lifted", "--mining", "hard"), "penalty 'lifted' goes with mining 'all'; "
+         "given is mining 'hard'.\nmargin is -1.0; allowed is a finite number of at least 0."),
+    ],
+)  # fmt: skip
+def test_losses_that_make_no_sense(command, numbers, tmp_path, flags, message):
+    done = command("train", numbers, "--out", tmp_path / "run", "--json", *flags)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {message}")
+    assert not (tmp_path / "run").exists()

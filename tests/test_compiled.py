@@ -1,6 +1,9 @@
 """The compiled CPU kernels equal the loops, whatever the tiles, the strips and the number of threads."""
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -308,3 +311,20 @@ def test_what_does_not_fit_is_said():
         reduce_triplets(x, None, labels, None, Rule(resolve(torch.nn.PairwiseDistance())), implementation="numba")
     assert reduce_triplets(x, None, labels, None, softplus).plan.implementation == "torch"
     assert reduce_triplets(x, None, labels, None, Rule(Euclidean())).plan.implementation == "numba"
+
+
+def test_compiling_is_said_once_and_a_cached_loop_is_silent(tmp_path):
+    code = """
+import torch
+from tercet.kernels import Rule, reduce_triplets
+from tercet.distances import Euclidean
+for _ in range(2):
+    reduce_triplets(torch.eye(6), None, torch.arange(6) // 2, None, Rule(Euclidean(), "hard"), implementation="numba")
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    told = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stderr
+        for _ in range(2)
+    ]
+    assert told[0].count("compiling the loops of the loss") == 1
+    assert told[1] == ""

@@ -34,8 +34,14 @@ def make_config(**changes):
         "data": DataOptions(kind="image", form="labels", columns=("a", "b"), holdout=0.3, holdout_by="row"),
         "encoder": ENCODERS[0],
         "loss": LossOptions(
-            loss="triplet", margin=0.5, mining="semihard", distance="minkowski", p=4.0, penalty="hinge",
-            reduction="mean", fallback="farthest",
+            loss="triplet",
+            margin=0.5,
+            mining="semihard",
+            distance="minkowski",
+            p=4.0,
+            penalty="hinge",
+            reduction="mean",
+            fallback="farthest",
         ),
         "batch": BatchOptions(classes_per_batch=5, samples_per_class=3, rows_per_batch=7, singletons="drop"),
         "augmentation": Augmentation(mirror=False, erase=0.25),
@@ -139,7 +145,8 @@ EVERY_SETTING = [
                 learn_temperature=True, reduction="mean-active"),
     LossOptions(loss="contrastive", margin=0.9, positive_margin=0.2, distance="chebyshev", reduction="mean-active",
                 normalize=True, statistics="full"),
-    LossOptions(loss="infonce", temperature=0.3, learn_temperature=True, distance="jaccard", implementation="reference"),
+    LossOptions(loss="infonce", temperature=0.3, learn_temperature=True, distance="jaccard",
+                implementation="reference"),
     LossOptions(loss="supcon", temperature=0.2, distance="squared-euclidean", statistics="full"),
 ]  # fmt: skip
 
@@ -175,28 +182,55 @@ def test_what_is_left_open_is_what_the_messages_say(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "supcon", "margin": 0.3}, "margin is 0.3, but it belongs to loss='triplet' or 'contrastive' and the "
-         "loss is 'supcon'."),
-        ({"loss": "infonce", "mining": "all"}, "mining is 'all', but it belongs to loss='triplet' and the loss is "
-         "'infonce'."),
-        ({"loss": "contrastive", "temperature": 0.3}, "temperature is 0.3, but it belongs to loss='triplet' or 'infonce' "
-         "or 'supcon' and the loss is 'contrastive'."),
-        ({"loss": "triplet", "positive_margin": 0.1}, "positive_margin is 0.1, but it belongs to loss='contrastive' and "
-         "the loss is 'triplet'."),
-        ({"loss": "supcon", "normalize": True}, "normalize is True, but it belongs to loss='triplet' or 'contrastive' "
-         "and the loss is 'supcon'."),
-        ({"learn_temperature": True, "loss": "triplet"}, "learn_temperature is True, but it belongs to "
-         "penalty='logsumexp' or 'lifted' and the penalty is 'hinge'."),
-        ({"loss": "triplet", "fallback": "skip", "mining": "hard"}, "fallback is 'skip', but it belongs to "
-         "mining='semihard' or 'easy-positive-semihard' and the mining is 'hard'."),
-        ({"loss": "triplet", "draw_seed": 3}, "draw_seed is 3, but it belongs to mining='distance-weighted' and the "
-         "mining is 'all'."),
-        ({"loss": "supcon", "p": 3.0}, "p is 3.0, but it belongs to distance='minkowski' and the distance is 'cosine'."),
-        ({"p": 3.0}, "p is 3.0, but it belongs to distance='minkowski' and the distance is 'euclidean'."),
-        ({"distance": "mahalanobis"}, "distance is 'mahalanobis', whose map a word cannot give; from Python give the loss "
-         "as an object: tercet.train(..., loss=tercet.TripletLoss(distance=tercet.Mahalanobis(learned=True, dim=128)))."),
+        (
+            {"loss": "supcon", "margin": 0.3},
+            "margin is 0.3, but it belongs to loss='triplet' or 'contrastive' and the loss is 'supcon'.",
+        ),
+        (
+            {"loss": "infonce", "mining": "all"},
+            "mining is 'all', but it belongs to loss='triplet' and the loss is 'infonce'.",
+        ),
+        (
+            {"loss": "contrastive", "temperature": 0.3},
+            "temperature is 0.3, but it belongs to loss='triplet' or 'infonce' or 'supcon' and the loss is "
+            "'contrastive'.",
+        ),
+        (
+            {"loss": "triplet", "positive_margin": 0.1},
+            "positive_margin is 0.1, but it belongs to loss='contrastive' and the loss is 'triplet'.",
+        ),
+        (
+            {"loss": "supcon", "normalize": True},
+            "normalize is True, but it belongs to loss='triplet' or 'contrastive' and the loss is 'supcon'.",
+        ),
+        (
+            {"learn_temperature": True, "loss": "triplet"},
+            "learn_temperature is True, but it belongs to penalty='logsumexp' or 'lifted' and the penalty is 'hinge'.",
+        ),
+        (
+            {"loss": "triplet", "fallback": "skip", "mining": "hard"},
+            "fallback is 'skip', but it belongs to mining='semihard' or 'easy-positive-semihard' and the "
+            "mining is 'hard'.",
+        ),
+        (
+            {"loss": "triplet", "draw_seed": 3},
+            "draw_seed is 3, but it belongs to mining='distance-weighted' and the mining is 'all'.",
+        ),
+        (
+            {"loss": "supcon", "p": 3.0},
+            "p is 3.0, but it belongs to distance='minkowski' and the distance is 'cosine'.",
+        ),
+        (
+            {"p": 3.0},
+            "p is 3.0, but it belongs to distance='minkowski' and the distance is 'euclidean'.",
+        ),
+        (
+            {"distance": "mahalanobis"},
+            "distance is 'mahalanobis', whose map a word cannot give; from Python give the loss as an object:"
+            " tercet.train(..., loss=tercet.TripletLoss(distance=tercet.Mahalanobis(learned=True, dim=128))).",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_option_that_would_do_nothing_names_what_it_belongs_to(settings, message):
     with pytest.raises(ConfigError) as raised:
         make_config(loss=LossOptions(**settings))
@@ -210,7 +244,7 @@ def test_while_the_loss_is_open_its_options_may_be_those_of_any():
     options = LossOptions(positive_margin=0.1)
     assert make_config(loss=options).loss == options
     assert completed(options, "marked-pairs", seed=0).loss == "contrastive"
-    with pytest.raises(ConfigError, match="positive_margin is 0.1, but it belongs to loss='contrastive'"):
+    with pytest.raises(ConfigError, match=r"positive_margin is 0\.1, but it belongs to loss='contrastive'"):
         completed(options, "labels", seed=0)
 
 

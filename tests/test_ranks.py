@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 import warnings
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -23,10 +24,11 @@ from torch import nn
 
 import tercet
 from tercet.collectives import ALONE, Ranks, current_ranks
-from tercet.distances import Euclidean, Manhattan
+from tercet.distances import Chebyshev, Cosine, Euclidean, Jaccard, Manhattan, Minkowski, SquaredEuclidean
 from tercet.errors import InputError, TercetWarning
-from tercet.kernels import Division, compiled
-from tercet.testing import PROBLEMS, assert_close, assert_same_result, random_rows, telling_rules
+from tercet.kernels import Division, Plan, Rule, compiled
+from tercet.kernels.compiled import crew, loops, rules, tiles
+from tercet.testing import PROBLEMS, Problem, assert_close, assert_same_result, random_rows, telling_rules
 
 ROWS = 29
 CASES = {}
@@ -89,19 +91,16 @@ def shares_are_all_of_it_once(ranks):
 # --- kernels -------------------------------------------------------------------------------------------------
 
 
-def check_kernels(ranks, implementation, rules, problems, **plan):
+def check_kernels(ranks, rules, problem, **how):
     """Whole gradients on every rank, or each row's at its owner: both equal those of one device."""
-    for rule, name in itertools.product(rules, problems):
-        problem = PROBLEMS[name]()
-        if implementation == "numba" and compiled.family_of(rule) is None:
-            continue
-        expected = problem.reduce(rule, implementation)
-        found = problem.reduce(rule, implementation, division=Division(ranks), **plan)
+    anchors = uneven(len(problem.embeddings), ranks.size)
+    references = None if problem.reference is None else uneven(len(problem.reference), ranks.size)
+    for rule in rules:
+        expected = problem.reduce(rule, **how)
+        found = problem.reduce(rule, **how, division=Division(ranks))
         assert_same_result(found, expected)
-        assert found.plan.ranks == ranks.size
-        anchors = uneven(len(problem.embeddings), ranks.size)
-        references = None if problem.reference is None else uneven(len(problem.reference), ranks.size)
-        owned = problem.reduce(rule, implementation, division=Division(ranks, anchors, references), **plan)
+        assert found.plan == replace(expected.plan, ranks=ranks.size) or problem.relation or problem.labels.ndim > 1
+        owned = problem.reduce(rule, **how, division=Division(ranks, anchors, references))
         check_owned(owned.gradient_anchors, expected.gradient_anchors, ranks.owned(anchors))
         if references is not None:
             check_owned(owned.gradient_references, expected.gradient_references, ranks.owned(references))
@@ -113,26 +112,95 @@ def check_owned(found, whole, own):
     assert_close(found, expected)
 
 
+def few_classes():
+    """So many positives that the compiled kernels put negatives in buckets between them."""
+    x = random_rows(83, 5, 4)
+    x[7], x[40] = x[3], x[41]
+    return Problem(x, torch.arange(83) % 3)
+
+
+TELLING = telling_rules([Euclidean()], (0.5,))
+COMPILED = [rule for rule in TELLING if rules.family_of(rule) is not None]
+TINY = {"plan": Plan("numba", 5, 5)}  # tiles so small that there are several for each rank
+
+
 def _register_kernels():
-    for implementation in ("torch", "reference", "numba"):
-        rules = telling_rules([Euclidean()], (0.5,))
-        if implementation == "reference":
-            rules = [rules[0], *[rule for rule in rules if rule.mining == "distance-weighted"][:1]]
-        for name in PROBLEMS if implementation != "reference" else ("weighted", "bank-with-ids", "two-rows"):
-            CASES[f"kernel-{implementation}-{name}"] = lambda ranks, made=(implementation, rules, [name]): (
-                check_kernels(ranks, *made)
-            )
+    for name, make in PROBLEMS.items():
+        CASES[f"kernel-numba-{name}"] = lambda ranks, make=make: check_kernels(ranks, COMPILED, make(), **TINY)
+    for name in (
+        "weighted", "sphere", "bank-with-groups", "repeated-ids", "several-labels", "related", "related-bank",
+        "one-row", "no-rows", "empty-bank",
+    ):  # fmt: skip
+        CASES[f"kernel-torch-{name}"] = lambda ranks, make=PROBLEMS[name]: check_kernels(
+            ranks, TELLING, make(), implementation="torch"
+        )
+    for name in ("weighted", "bank-with-ids", "two-rows"):
+        CASES[f"kernel-reference-{name}"] = lambda ranks, make=PROBLEMS[name]: check_kernels(
+            ranks, TELLING[:1], make(), implementation="reference"
+        )
 
 
 _register_kernels()
 
 
 @case
+def kernel_numba_with_many_positives(ranks):
+    problem = few_classes()
+    assert problem.labels.bincount().max() > loops.DIRECT + 1, "vacuous: too few positives"
+    check_kernels(ranks, COMPILED, problem, plan=Plan("numba", 11, 11))
+
+
+@case
+def kernel_numba_of_every_distance(ranks):
+    distances = (SquaredEuclidean(), Cosine(), Manhattan(), Chebyshev(), Minkowski(3.0), Jaccard())
+    found = [rule for rule in telling_rules(distances) if rule.penalty == "hinge" and rules.family_of(rule)]
+    problem = PROBLEMS["ragged"]()
+    check_kernels(ranks, found, replace(problem, embeddings=problem.embeddings.abs()), **TINY)
+
+
+@case
+def kernel_numba_in_strips(ranks):
+    """Too many positives to list at once: every rank takes some of the anchors, not of the tiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "MOST_POSITIVES", 30)
+        check_kernels(ranks, COMPILED, PROBLEMS["ragged"](), **TINY)
+
+
+@case
+def kernel_numba_with_unequal_threads(ranks):
+    """Ranks must cut the same tiles, whatever the number of their threads."""
+    torch.set_num_threads(1 + ranks.rank)
+    try:
+        check_kernels(ranks, COMPILED, Problem(random_rows(300, 5, 1), torch.arange(300) % 70), implementation="numba")
+    finally:
+        torch.set_num_threads(1)
+
+
+@case
+def every_tile_is_visited_by_one_rank(ranks):
+    """So that each does its part of one and a half products, and no more."""
+    visited = []
+    visit = tiles.Tiles._visit
+
+    def count(self, number, last, worker, tile):
+        visited.append(tile)
+        return visit(self, number, last, worker, tile)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles.Tiles, "_visit", count)
+        PROBLEMS["ragged"]().reduce(Rule(Euclidean()), **TINY, division=Division(ranks))
+    blocks = -(-23 // 5)
+    everywhere = [tuple(tile) for sent in ranks.exchange(json.dumps(visited).encode()) for tile in json.loads(sent)]
+    assert sorted(everywhere) == list(itertools.combinations_with_replacement(range(blocks), 2))
+    assert abs(len(visited) - len(everywhere) / ranks.size) < 1
+
+
+@case
 def draws_do_not_depend_on_the_ranks(ranks):
     """Not vacuous: the same draw with the positions of a rank's own rows would be another."""
-    rules = [rule for rule in telling_rules([Euclidean(), Manhattan()]) if rule.mining == "distance-weighted"]
+    drawing = [rule for rule in telling_rules([Euclidean(), Manhattan()]) if rule.mining == "distance-weighted"]
     problem = PROBLEMS["sphere"]()
-    for rule in rules:
+    for rule in drawing:
         expected = problem.reduce(rule, "torch")
         assert expected.stats.n_mined > 5
         assert_same_result(problem.reduce(rule, "torch", division=Division(ranks)), expected)
@@ -367,9 +435,20 @@ def a_rank_that_needs_no_gradient_does_its_share(ranks):
         value.backward()
         plain.backward()
         assert_close(part.grad, ranks.size * whole.grad[: lengths[0]])
-    with torch.no_grad():
-        assert_close(loss(part, labels), TRIPLET(0.5, "distance-weighted", seed=loss.draws.seed, normalize=True)(
-            whole.detach(), classes()) if False else loss(part, labels))  # fmt: skip
+
+
+@case
+def a_bank_without_gradient(ranks):
+    """Nobody needs the gradient of the reference; that of the embeddings is still right."""
+    lengths, bank, whole = uneven(ROWS, ranks.size), rows(5, 23), rows().requires_grad_()
+    given = {"reference": bank, "reference_labels": classes(23)}
+    TRIPLET(0.5)(whole, classes(), **given).backward()
+    for replicated in (True, False):
+        loss = TRIPLET(0.5, across_ranks="embeddings" if replicated else True)
+        own = own_part({"labels": classes(), **given}, lengths, uneven(23, ranks.size), ranks, replicated)
+        part = whole.detach()[ranks.owned(lengths)].requires_grad_()
+        loss(part, **own).backward()
+        assert_close(part.grad, ranks.size * whole.grad[ranks.owned(lengths)])
 
 
 class Net(nn.Module):
@@ -378,7 +457,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(5)
-        self.layers = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 6)).double()
+        self.layers = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 6, bias=False)).double()
 
     def forward(self, x):
         return self.layers(x)
@@ -390,7 +469,7 @@ def with_loss_inside(make, **across):
     class Both(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.loss = Net(), make(**across)
+            self.net, self.loss = Net(), make(**across).double()
 
         def forward(self, x, given):
             return self.loss(self.net(x), **given)
@@ -402,7 +481,7 @@ def with_loss_inside(make, **across):
 def the_mean_of_data_parallel_gradients_is_that_of_one_device(ranks):
     for name in ("all", "map", "infonce", "margins", "hard"):
         make, make_given = LOSSES[name]
-        lengths, given = (9, *uneven(ROWS - 9, ranks.size - 1)), make_given()
+        lengths, given = uneven(ROWS, ranks.size), make_given()
         own = own_part(given, lengths, None, ranks, False)
         alone, together = with_loss_inside(make), with_loss_inside(make, across_ranks=True)
         alone(rows(), given).backward()
@@ -418,7 +497,7 @@ def the_mean_of_data_parallel_gradients_is_that_of_one_device(ranks):
 @case
 def the_losss_own_gradients_need_no_wrapping(ranks):
     make, make_given = LOSSES["map"]
-    net, loss, given = nn.parallel.DistributedDataParallel(Net()), make(across_ranks=True), make_given()
+    net, loss, given = nn.parallel.DistributedDataParallel(Net()), make(across_ranks=True).double(), make_given()
     lengths = uneven(ROWS, ranks.size)
     x = rows()
     loss(net(x[ranks.owned(lengths)]), **own_part(given, lengths, None, ranks, False)).backward()
@@ -432,7 +511,9 @@ def the_losss_own_gradients_need_no_wrapping(ranks):
 def a_fault_on_one_rank_is_raised_on_all(ranks):
     labels = [0, 1] if ranks.rank == 0 else [0, 1, 1]
     fault = r"labels has 2 entries for 3 rows of embeddings"
-    message = fault if ranks.rank == 0 else r"rank 0 was given what it cannot use, so no rank goes on\. InputError: labels"
+    message = (
+        fault if ranks.rank == 0 else r"rank 0 was given what it cannot use, so no rank goes on\. InputError: labels"
+    )
     with pytest.raises(InputError, match=message):
         TRIPLET(across_ranks=True)(torch.zeros(3, 2), labels)
 
@@ -481,11 +562,8 @@ def copies_of_a_reference_are_warned_of(ranks):
     with pytest.warns(TercetWarning, match=message):
         TRIPLET(across_ranks=True)(rows(ranks.rank), classes(), **call)
     TRIPLET(across_ranks="embeddings")(rows(ranks.rank), classes(), **call)
-    TRIPLET(across_ranks=True)(rows(ranks.rank), classes(), reference=reference + ranks.rank, reference_labels=words_of(call))
-
-
-def words_of(call):
-    return call["reference_labels"]
+    call["reference"] = reference + ranks.rank
+    TRIPLET(across_ranks=True)(rows(ranks.rank), classes(), **call)
 
 
 # --- the processes -------------------------------------------------------------------------------------------
@@ -499,7 +577,7 @@ def main(rank, size, folder):
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=30))
     done = {}
-    for name, function in CASES.items():
+    for name, function in cases_of(size).items():
         try:
             function(current_ranks())
             done[name] = ""
@@ -534,8 +612,12 @@ def reports(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("name", CASES)
+def cases_of(size):
+    """With two ranks only what may depend on their number: the cases of the kernels have three."""
+    return {name: function for name, function in CASES.items() if size == 3 or not name.startswith("kernel")}
+
+
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size in (2, 3) for name in cases_of(size)])
 def test_case(reports, size, name):
     for rank, done in enumerate(reports(size)):
         assert done.get(name, "was not reached") == "", f"on rank {rank}"
@@ -562,6 +644,17 @@ def test_one_rank_is_the_plain_loss(tmp_path):
         assert found.plan.ranks == 1
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_tiles_are_dealt_evenly(size):
+    for blocks in range(9):
+        whole = list(crew.tournament(blocks))
+        shares = [list(crew.dealt(whole, rank, size)) for rank in range(size)]
+        for number, expected in enumerate(whole):
+            assert sorted(itertools.chain(*(share[number] for share in shares))) == sorted(expected)
+        counts = [sum(map(len, share)) for share in shares]
+        assert max(counts) - min(counts) <= 1
 
 
 def test_the_setting_is_checked_and_kept():

@@ -316,7 +316,8 @@ def test_any_loss_and_its_parameters_are_trained_and_saved(images, tmp_path):
     run = tercet.train(str(images), out=tmp_path / "run", loss=loss, progress=False, distance="cosine", **QUICK)
     assert float(loss.scale.detach()) != 1.0
     state = load_file(run.path / "checkpoints" / "step-00000006" / "state.safetensors")
-    assert float(state["modules.loss.scale"]) == float(loss.scale.detach())
+    assert float(state["modules.loss.scale"]) != 1.0
+    assert float(load_file(run.path / "loss.safetensors")["scale"]) == float(loss.scale.detach())
     assert run.config.custom_loss.endswith("Scaled")
     assert run.distance.name == "cosine"
     rows = [row for row in read_history(run.path / "history.jsonl") if "loss" in row]
@@ -374,7 +375,7 @@ def test_marked_pairs_train_the_contrastive_loss(tmp_path):
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     run = tercet.train(str(tmp_path / "pairs.csv"), out=tmp_path / "run", progress=False, rows_per_batch=16, steps=30)
     assert run.config.data.form == "marked-pairs"
-    assert run.config.loss.margin == 0.5
+    assert (run.config.loss.loss, run.config.loss.margin, run.config.loss.mining) == ("contrastive", 0.5, None)
     assert run.metrics["validation.auc"] is not None
     with pytest.raises(InputError, match=r"needs labels or positive pairs, and the data holds marked-pairs"):
         tercet.train(str(tmp_path / "pairs.csv"), out=tmp_path / "other", loss=lambda e, y: e.sum(), progress=False)

@@ -117,6 +117,13 @@ def test_every_distance_equals_the_loops(rule, distance):
     assert_same_result(found(problem, rule), expected(problem, rule), CLOSE)
 
 
+def test_a_bank_by_cosine_equals_the_loops():
+    problem = PROBLEMS["bank-with-groups"]()
+    problem.embeddings[5], problem.reference[2], problem.reference[9] = 0, 0, 3 * problem.embeddings[1]
+    for rule in (Rule(Cosine(), margin=0.3), Rule(Cosine(), "semihard", 0.3, "squared-hinge")):
+        assert_same_result(found(problem, rule), expected(problem, rule), CLOSE)
+
+
 @pytest.mark.parametrize("name", [
     "singletons", "one-class", "one-group", "all-equal", "no-weight", "no-rows", "one-row", "two-rows", "empty-bank",
     "repeated-ids",
@@ -200,27 +207,36 @@ def test_pairs_settled_one_by_one_add_up_to_the_same(rule, monkeypatch):
     assert_same_result(found(PROBLEMS["bank-with-ids"](), rule), expected(PROBLEMS["bank-with-ids"](), rule), CLOSE)
 
 
+def corners(rows, seed):
+    """Near the corners of a cube: all norms nearly equal, and many distances."""
+    signs = (random_rows(rows, 5, seed) > 0.3).double() * 2 - 1
+    return signs + 0.002 * random_rows(rows, 5, seed + 1)
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.5])
 def test_rounding_of_products_decides_nothing(margin, monkeypatch):
-    """Products as wrong as their bound allows."""
+    """Products as wrong as their bound allows, some up, some down: by half a per cent of both norms."""
     monkeypatch.setitem(tables.PRECISIONS, "ieee", tables.Precision(tables.EPS, error=0.005))
-    make = tables._side
+    make = reduction.sides
 
-    def rough(rows, *given):
-        side = make(rows, *given)
-        side.rows = side.rows * (1 + 0.002 * (torch.arange(len(rows), device=rows.device) % 3 - 1)[:, None])
-        return side
+    def rough(*given):
+        x, y = make(*given)
+        norms = y.facts[tables.device.NORM.value]
+        norms *= 1 + 0.0097 * (torch.arange(len(y), device=norms.device) % 3 - 1)
+        return x, y
 
-    monkeypatch.setattr(tables, "_side", rough)
+    monkeypatch.setattr(reduction, "sides", rough)
+    labels = (torch.arange(40) % 4 > 0).long()  # few negatives, so that often none is farther than the positive
+    problem = Problem(corners(13, 0), labels[:13], corners(23, 4), labels[17:])
     for rule in telling_rules([Euclidean()], [margin]):
         if rule.mining == "distance-weighted" or rule.penalty in ("softplus", "squared-hinge"):
             continue
-        actual, right = found(PROBLEMS["dyadic"](), rule), expected(PROBLEMS["dyadic"](), rule)
+        actual, right = found(problem, rule), expected(problem, rule)
         for name in COUNTS:
             assert actual.stats.to_dict()[name] == right.stats.to_dict()[name], rule_name(rule)
         if rule.mining != "all":  # of which the values take the products, wrong as they are
-            assert_close(actual.value, right.value, CLOSE)
-            assert_close(actual.gradient_anchors, right.gradient_anchors, CLOSE)
+            for name in ("value", "gradient_anchors", "gradient_references"):
+                assert_close(getattr(actual, name), getattr(right, name), CLOSE, name)
 
 
 @pytest.mark.parametrize(("precision", "rule"), [

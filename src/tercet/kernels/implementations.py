@@ -1,7 +1,7 @@
 """The implementations behind one interface, and the choice between them, which the plan records.
 
     numba      compiled/      CPU: products by PyTorch, compiled loops between them, all cores
-    triton     triton/        CUDA, float32
+    triton     triton/        CUDA, float32; only by name, until it has been measured on a GPU
     torch      tiled.py       any device, any rule, any distance
     reference  reference.py   the definition by plain loops, for small inputs
 
@@ -21,9 +21,7 @@ from tercet.kernels.result import Result, Totals
 from tercet.kernels.rule import IMPLEMENTATIONS, Plan, Rule, make_plan
 from tercet.kernels.tiled import reduce_by_tiles
 
-COMPILED_TILE = (
-    704  # rows and columns: products are near their best speed, and a tile is 2 MB in float32, as many caches
-)
+COMPILED_TILE = 704  # rows and columns: products near their best speed, and 2 MB in float32, which many caches hold
 
 
 def make_plan_for(batch: Batch, rule: Rule, implementation: str = "auto") -> Plan:
@@ -51,6 +49,10 @@ def reduce_by_plan(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) ->
         from tercet.kernels.compiled import reduce_compiled
 
         return reduce_compiled(batch, rule, plan, need_gradient)
+    if plan.implementation == "triton":
+        from tercet.kernels.triton import reduce_by_triton
+
+        return reduce_by_triton(batch, rule, plan, need_gradient)
     if plan.implementation == "reference":
         return reduce_by_loops(batch, rule, plan, need_gradient)
     return reduce_by_tiles(batch, rule, plan, need_gradient)
@@ -75,4 +77,8 @@ def _obstacle(implementation: str, batch: Batch, rule: Rule) -> str:
         from tercet.kernels.compiled import obstacle
 
         return obstacle(batch, rule)
+    if implementation == "triton":
+        from tercet.kernels import triton
+
+        return triton.obstacle(batch, rule)
     return ""

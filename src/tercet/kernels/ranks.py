@@ -63,10 +63,29 @@ def reduce_over_ranks(
     batch: Batch, part: Batch, rule: Rule, plan: Plan, need_gradient: bool, division: Division
 ) -> Totals:
     """Totals of the rule over all anchors, on every rank; `part` is `division.part(batch)`."""
-    totals = reduce_by_plan(part, rule, plan, need_gradient)
-    if division.ranks.size == 1:
-        return totals
-    return _with_gradients_summed(batch, _with_figures_summed(batch, part, totals, division.ranks), division)
+    ranks = division.ranks
+    if ranks.size == 1:
+        return reduce_by_plan(part, rule, plan, need_gradient)
+    if _divides_tiles(batch, plan):
+        totals = _reduce_tiles(batch, rule, plan, need_gradient, ranks)
+    else:
+        totals = reduce_by_plan(part, rule, plan, need_gradient)
+        totals = _with_figures_summed(batch, part, totals, ranks)
+    return replace(totals, parts=tuple(_with_gradient_summed(batch, each, division) for each in totals.parts))
+
+
+def _divides_tiles(batch: Batch, plan: Plan) -> bool:
+    if plan.implementation != "numba":
+        return False
+    from tercet.kernels.compiled import divides_tiles
+
+    return divides_tiles(batch)
+
+
+def _reduce_tiles(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, ranks: Ranks) -> Totals:
+    from tercet.kernels.compiled import reduce_compiled
+
+    return reduce_compiled(batch, rule, plan, need_gradient, ranks)
 
 
 def _with_figures_summed(batch: Batch, part: Batch, totals: Totals, ranks: Ranks) -> Totals:
@@ -116,17 +135,14 @@ def _summed(tensors: list[Tensor], ranks: Ranks) -> Iterator[Tensor]:
     return iter(together.split([len(tensor) for tensor in tensors]))
 
 
-def _with_gradients_summed(batch: Batch, totals: Totals, division: Division) -> Totals:
-    return replace(totals, parts=tuple(_with_gradient_summed(batch, part, division) for part in totals.parts))
-
-
 def _with_gradient_summed(batch: Batch, part: Part, division: Division) -> Part:
     dx, dy = part.gradient_anchors, part.gradient_references
     if dx is None or dy is None:
         return part
     rows, ranks = division.ranks.share(len(batch.anchors)), division.ranks
     if batch.is_alone:
-        dy[rows] += dx
+        if dx is not dy:  # of a share of the anchors, and of what they were compared with
+            dy[rows] += dx
         dx = dy = _gradient_summed(dy, division.anchors, ranks)
     else:
         of_anchors = dx.new_zeros(len(batch.anchors), dx.shape[1])

@@ -16,7 +16,7 @@ from tercet.errors import InputError, check_choice
 MININGS = ("all", "hard", "semihard", "easy-positive", "easy-positive-semihard", "distance-weighted")
 REDUCTIONS = ("mean-active", "mean", "sum")
 FALLBACKS = ("skip", "farthest")
-IMPLEMENTATIONS = ("auto", "numba", "torch", "reference")
+IMPLEMENTATIONS = ("auto", "numba", "triton", "torch", "reference")
 SEMIHARD = ("semihard", "easy-positive-semihard")  # the minings that `fallback` belongs to
 DEFAULT_TEMPERATURES = {"logsumexp": 0.1, "lifted": 1.0, "supcon": 0.1}  # the penalties that have one
 DRAWN_FROM, DRAWN_BELOW = 0.5, 1.4  # distance-weighted: nearer negatives weigh no more, farther ones nothing

@@ -58,8 +58,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Replace the file at `path` by named tensors in the safetensors format, atomically."""
-    named = {name: tensor.detach().contiguous().cpu() for name, tensor in sorted(tensors.items())}
+    """Replace the file at `path` by named tensors in the safetensors format, atomically.
+
+    Tensors that share memory, such as tied weights, are each written in full: the format knows no ties.
+    """
+    named: dict[str, Tensor] = {}
+    memories: set[int] = set()
+    for name, tensor in sorted(tensors.items()):
+        own = tensor.detach().contiguous().cpu()
+        memory = own.untyped_storage().data_ptr()
+        named[name] = own.clone() if memory in memories else own
+        memories.add(memory)
 
     def write(temporary: Path) -> None:
         save_file(named, temporary, metadata=metadata)

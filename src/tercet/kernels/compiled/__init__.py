@@ -1,9 +1,9 @@
 """The compiled CPU implementation: products by PyTorch, everything between them by loops compiled with numba.
 
+    compilation.py   says that the loops are being compiled
     crew.py          threads, and the order of tiles that lets them write without waiting for each other
     problem.py       a batch -> sorted rows, positives as lists, threads' shares
-    distances.py     compiled: distances of two rows and of a tile, their gradients
-    looks.py         compiled: what a tile adds to an anchor's state, a loop for each family of rules
+    loops.py         compiled: distances of rows and of a tile, what a tile adds to an anchor's state, gradients
     tiles.py         the visit: products, distances, looks, gradient
     rules.py         the families: state, looks, and what follows in the end
 
@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet.collectives import ALONE, Ranks
+from tercet.kernels.compiled import compilation  # noqa: F401  listens from here on
 from tercet.kernels.compiled.crew import Crew, current_crew, leading_crew
 from tercet.kernels.compiled.loops import Array
 from tercet.kernels.compiled.problem import ELEMENTWISE, Problem
@@ -53,25 +55,34 @@ def lead(job: Callable[[], Result]) -> Result:
     return current_crew().lead(job)
 
 
-def reduce_compiled(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool) -> Totals:
-    """Totals of the rule over all anchors; to be called by the crew's leader, see `lead`."""
+def divides_tiles(batch: Batch) -> bool:
+    """Whether several ranks may each take some of the batch's tiles, which serve the anchors of both sides."""
+    return batch.is_alone and batch.is_by_class and len(batch.anchors) * _largest_class(batch) <= MOST_POSITIVES
+
+
+def reduce_compiled(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, ranks: Ranks = ALONE) -> Totals:
+    """Totals of the rule over all anchors; to be called by the crew's leader, see `lead`.
+
+    With several ranks, of a batch that `divides_tiles`, the gradient of rows is that of this rank's share of the tiles
+    and of the positives: what one device gives is the sum over ranks. All else is whole on every rank.
+    """
     threads = leading_crew()
     with full_precision():
-        strips = [Reduction(strip, rule, plan, need_gradient, threads).totals() for strip in _strips(batch)]
+        strips = [Reduction(strip, rule, plan, need_gradient, threads, ranks).totals() for strip in _strips(batch)]
     return strips[0] if len(strips) == 1 else _joined(batch, strips)
 
 
 class Reduction:
     """One problem, from its tiles to its totals."""
 
-    def __init__(self, batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, threads: Crew) -> None:
-        self.batch, self.rule, self.need_gradient = batch, rule, need_gradient
+    def __init__(self, batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, threads: Crew, ranks: Ranks) -> None:
+        self.batch, self.rule, self.need_gradient, self.ranks = batch, rule, need_gradient, ranks
         self.problem = problem = Problem(batch, rule.distance, threads)
         self.n_negatives = problem.count_negatives()
         make = family_of(rule)
         assert make is not None
         self.family: Family = make(rule, problem, self.n_negatives)
-        self.tiles = Tiles(problem, self.family, plan.tile_rows, need_gradient)
+        self.tiles = Tiles(problem, self.family, plan.tile_rows, need_gradient, ranks)
 
     def totals(self) -> Totals:
         """Visit all, and put what was found in the order of the batch."""
@@ -83,7 +94,7 @@ class Reduction:
             n_mined=_whole(mined.sum()),
             n_active=_whole(active.sum()),
             mean_positive=self._mean(self.problem.d.sum(), n_positives),
-            mean_negative=self._mean(self.tiles.distances.sum(), self.n_negatives),
+            mean_negative=self._mean(self.tiles.sum_of_distances(), self.n_negatives),
             anchors_without_positive=_whole((n_positives == 0).sum()),
             anchors_without_negative=_whole((self.n_negatives == 0).sum()),
         )
@@ -118,9 +129,13 @@ class Reduction:
             dx = torch.zeros_like(dx)
             dy = dx if problem.two_sided else torch.zeros_like(dy)
         if sums.of_positives is not None:
-            problem.pull_positives(sums.of_positives * scale[problem.owner], dx.numpy(), dy.numpy())
+            rows = self.ranks.share(len(dx))
+            problem.pull_positives(sums.of_positives * scale[problem.owner], dx.numpy(), dy.numpy(), rows)
         if sums.triplets is not None:
-            problem.pull_triplets(sums.triplets, scale, dx.numpy(), dy.numpy())
+            share = self.ranks.share(len(sums.triplets[0]))
+            anchor, chosen, negative, d_negative, slope = (column[share] for column in sums.triplets)
+            triplets = (anchor, chosen, negative, d_negative, slope)
+            problem.pull_triplets(triplets, scale, dx.numpy(), dy.numpy())
         if problem.prepared is not None:
             dx, dy = problem.prepared.backward_x(dx), dy if problem.two_sided else problem.prepared.backward_y(dy)
         dx = _unsorted(dx, problem.order_x)

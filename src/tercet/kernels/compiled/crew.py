@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -100,6 +100,14 @@ def tournament(blocks: int) -> Iterator[list[tuple[int, int]]]:
         pairs = zip(ring[: len(ring) // 2], reversed(ring), strict=False)
         yield [(min(pair), max(pair)) for pair in pairs if max(pair) < blocks]
         ring = [ring[0], ring[-1], *ring[1:-1]]
+
+
+def dealt(rounds: Iterable[list[tuple[int, int]]], rank: int, size: int) -> Iterator[list[tuple[int, int]]]:
+    """A rank's tiles of every round. All ranks take turns, from one round to the next as well."""
+    turn = 0
+    for tiles in rounds:
+        yield tiles[(rank - turn) % size :: size]
+        turn += len(tiles)
 
 
 def rectangle(rows: int, columns: int) -> Iterator[list[tuple[int, int]]]:

@@ -146,14 +146,15 @@ class Problem:
             return np.full(len(self.rows_x), otherwise, self.x.rows.dtype)
         return _sorted(given.detach(), self.order_x).to(self.rows_x.dtype).numpy()
 
-    def each_anchor(self, job: Any) -> None:
-        """job(start, stop) on shares of the anchors, at once; a class is in one share, so that it alone is written."""
-        length = len(self.first) - 1
-        shares = [(0, length)]
-        if self.batch.is_by_class and len(self.other) > 1024 and self.crew.size > 1:
-            cuts = np.searchsorted(self.first, np.linspace(0, len(self.other), 4 * self.crew.size + 1)[1:-1])
-            cuts = np.searchsorted(self.codes_x, self.codes_x[np.minimum(cuts, length - 1)])  # where a class begins
-            bounds = np.unique(np.concatenate([[0], cuts, [length]]))
+    def each_anchor(self, job: Any, rows: slice | None = None) -> None:
+        """job(start, stop) on shares of these anchors, at once; a class is in one share, which alone writes to it."""
+        begin, end = (0, len(self.first) - 1) if rows is None else (rows.start, rows.stop)
+        shares = [(begin, end)]
+        pairs = self.first[begin], self.first[end]
+        if self.batch.is_by_class and pairs[1] - pairs[0] > 1024 and self.crew.size > 1:
+            cuts = np.searchsorted(self.first, np.linspace(*pairs, 4 * self.crew.size + 1)[1:-1])
+            cuts = np.searchsorted(self.codes_x, self.codes_x[np.minimum(cuts, end - 1)])  # where a class begins
+            bounds = np.unique(np.concatenate([[begin], np.maximum(cuts, begin), [end]]))
             shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
         self.crew.run(lambda _, share: job(*share), shares)
 
@@ -174,11 +175,11 @@ class Problem:
         pull_pairs(self.metric, self.x, self.y, anchor, self.other[chosen], self.d[chosen], weights, dx, dy)
         pull_pairs(self.metric, self.x, self.y, anchor, negative, d_negative, -weights, dx, dy)
 
-    def pull_positives(self, weights: Array, dx: Array, dy: Array) -> None:
-        """Add the gradient of sum(weights * d)."""
+    def pull_positives(self, weights: Array, dx: Array, dy: Array, rows: slice) -> None:
+        """Add the gradient of sum(weights * d): what comes of these anchors, or falls to these rows."""
         self.each_anchor(lambda start, stop: pull_list(
             self.metric, self.x, self.y, self.first, self.other, self.reverse, self.d, weights, dx, dy, start, stop
-        ))  # fmt: skip
+        ), rows)  # fmt: skip
 
 
 @njit(**STRICT)

@@ -11,6 +11,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from tercet.collectives import Ranks
 from tercet.kernels.compiled import loops
 from tercet.kernels.compiled.loops import STRICT, Array, Metric, Rows
 from tercet.kernels.compiled.problem import Problem
@@ -80,6 +81,10 @@ class Family:
         """Take in a tile of inner products of rows among themselves from both sides, and do all that follows."""
         raise NotImplementedError
 
+    def join(self, ranks: Ranks, visit: int) -> None:
+        """Put together what the ranks have found in a visit, each in its tiles; all ranks then have all of it."""
+        raise NotImplementedError
+
     def turn(self, need_gradient: bool) -> None:
         """Between two visits, or after the only one."""
 
@@ -129,12 +134,23 @@ class Levels:
         )  # fmt: skip
         return found
 
+    def join(self, ranks: Ranks) -> None:
+        """Add up what the ranks have found."""
+        _add_up(ranks, self.value, self.count, self.excess)
+
     def finish(self) -> tuple[Array, Array, Array]:
         """Each anchor's value; and, in the order the levels were given, how many lie below and by how much together."""
         if self.rank is None:
             return self.value, self.count, self.excess
         loops.finish_below(self.first, self.levels, self.degree, self.value, self.count, self.excess)
         return self.value, self.count[self.rank], self.excess[self.rank] if self.degree == 2 else self.excess
+
+
+def _add_up(ranks: Ranks, *arrays: Array) -> None:
+    """The sums over ranks, in place; all of float64, sent together."""
+    together = ranks.sum(torch.from_numpy(np.concatenate(arrays))).numpy()
+    for array, found in zip(arrays, np.split(together, np.cumsum([len(each) for each in arrays])[:-1]), strict=True):
+        array[:] = found
 
 
 @njit(**STRICT)
@@ -160,6 +176,9 @@ class Sided(Family):
         self, d: Array, x: Rows, i0: int, j0: int, metric: Metric, gradient: tuple[bool, Array, Array]
     ) -> float:
         return self.levels.look_both(d, x, i0, j0, metric, self.scale, gradient)
+
+    def join(self, ranks: Ranks, visit: int) -> None:
+        self.levels.join(ranks)
 
 
 class Below(Sided):
@@ -229,6 +248,18 @@ class Exponents(Family):
             view.tensor.exp_()
             loops.scale_rows(view.d, view.weights, view.i0, self.nearest, self.shares, self.moment)
 
+    def join(self, ranks: Ranks, visit: int) -> None:
+        if visit > 0:
+            _add_up(ranks, self.moment)
+            return
+        own = self.nearest
+        self.nearest = ranks.smallest(torch.from_numpy(own.copy())).numpy()
+        (some,) = (own < np.inf).nonzero()
+        self.total[some] *= np.exp((self.nearest[some] - own[some]) / self.rule.temperature)
+        _add_up(ranks, self.total)
+        if self.counts_triplets:
+            self.levels.join(ranks)
+
     def turn(self, need_gradient: bool) -> None:
         some = self.total > 0
         has_term = (self.n_positives > 0) & (some | (not self.counts_triplets))
@@ -295,6 +326,11 @@ class OneEach(Family):
         if self.rule.fallback == "farthest":
             loops.look_nearest(d, x, i0, y, j0, metric, self.farthest, self.farthest_index, -1)
 
+    def join(self, ranks: Ranks, visit: int) -> None:
+        _join_nearest(ranks, self.best, self.index, self.problem.y.order, 1)
+        if self.beyond and self.rule.fallback == "farthest":
+            _join_nearest(ranks, self.farthest, self.farthest_index, self.problem.y.order, -1)
+
     def _negatives(self, owner: Array) -> tuple[Array, Array]:
         """The negative's distance and index for each chosen positive."""
         if not self.beyond:
@@ -331,6 +367,20 @@ class OneEach(Family):
     def _by_anchor(self, owner: Array, terms: Array | None = None) -> Array:
         found: Array = np.bincount(owner, terms, len(self.margin))
         return found
+
+
+def _join_nearest(ranks: Ranks, best: Array, index: Array, order: Array, sign: int) -> None:
+    """The nearest (sign 1) or farthest (sign -1) of those that the ranks have found, in place.
+
+    Ties go to the row that the user counts first, whichever rank has seen it.
+    """
+    nearest = ranks.smallest(torch.from_numpy(sign * best)).numpy()
+    found = (index != NONE) & (sign * best == nearest)
+    number = np.where(found, order[index], len(order))
+    number = ranks.smallest(torch.from_numpy(number)).numpy()
+    place = np.full(len(order) + 1, NONE)
+    place[order] = np.arange(len(order))
+    best[:], index[:] = sign * nearest, place[number]
 
 
 @njit(**STRICT)

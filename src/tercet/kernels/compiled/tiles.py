@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet.collectives import ALONE, Ranks
 from tercet.kernels.compiled import loops
-from tercet.kernels.compiled.crew import rectangle, tournament
+from tercet.kernels.compiled.crew import Crew, dealt, rectangle, tournament
 from tercet.kernels.compiled.loops import Array
 from tercet.kernels.compiled.problem import Problem
 from tercet.kernels.compiled.rules import Family, View
@@ -45,10 +46,10 @@ class Tiles:
         distances: each worker's sum of all distances to negatives.
     """
 
-    def __init__(self, problem: Problem, family: Family, size: int, need_gradient: bool) -> None:
-        self.problem, self.family, self.crew = problem, family, problem.crew
+    def __init__(self, problem: Problem, family: Family, size: int, need_gradient: bool, ranks: Ranks = ALONE) -> None:
+        self.problem, self.family, self.crew, self.ranks = problem, family, problem.crew, ranks
         x, y = problem.rows_x, problem.rows_y
-        at_once = 2 * self.crew.size if problem.two_sided else self.crew.size
+        at_once = _threads_of_all(self.crew, ranks) * (2 if problem.two_sided else 1)
         self.rows_x, self.rows_y = _blocks(len(x), size, at_once), _blocks(len(y), size, at_once)
         self.pulls = need_gradient and family.pulls
         self.dx = torch.zeros_like(x)
@@ -61,10 +62,14 @@ class Tiles:
         self.buffers = [Buffers(entries, x.dtype) for _ in range(self.crew.size)]
 
     def rounds(self) -> Iterable[list[tuple[int, int]]]:
-        """Tiles that may be visited at once, as numbers of blocks of rows and columns."""
+        """This rank's tiles that may be visited at once, as numbers of blocks of rows and columns."""
         if self.problem.two_sided:
-            return tournament(len(self.rows_x))
+            return dealt(tournament(len(self.rows_x)), self.ranks.rank, self.ranks.size)
         return rectangle(len(self.rows_x), len(self.rows_y))
+
+    def sum_of_distances(self) -> float:
+        """The sum of all distances to negatives, of all ranks."""
+        return float(self.ranks.sum(torch.tensor(self.distances.sum())))
 
     def visit_all(self) -> None:
         """Show the family every tile, as often as it needs."""
@@ -72,6 +77,8 @@ class Tiles:
         for visit in range(visits):
             for tiles in self.rounds():
                 self.crew.run(partial(self._visit, visit, visit == visits - 1), tiles)
+            if self.ranks.size > 1:
+                self.family.join(self.ranks, visit)
             if visit == 0:
                 self.family.turn(self.pulls)
         if self.pulls and self.problem.prepared is not None:
@@ -134,13 +141,18 @@ class Tiles:
         self.dy[j0:j1].addmm_(pulls.T, self.problem.rows_x[i0:i1], alpha=-1)
 
 
+def _threads_of_all(crew: Crew, ranks: Ranks) -> int:
+    """How many tiles all ranks may visit at once, which all must agree on: the tiles are cut by it."""
+    return ranks.size * int(ranks.smallest(torch.tensor(crew.size)))
+
+
 def _add_pulled(gradient: Tensor, pulls: Array, rows: Tensor) -> None:
     """Add diag(pulls) rows."""
     gradient.addcmul_(torch.from_numpy(pulls).to(rows.dtype)[:, None], rows)
 
 
 def _blocks(length: int, size: int, at_once: int = 1) -> list[Bounds]:
-    """Bounds of blocks of nearly equal length, at most `size`; as many as keep `at_once` of them busy, if not too small."""
+    """Bounds of blocks of nearly equal length, at most `size`; a multiple of `at_once`, unless they would be too small."""
     count = -(-length // size)
     even = -(-count // at_once) * at_once
     if length // max(1, even) >= SMALLEST:

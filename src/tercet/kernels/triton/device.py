@@ -432,5 +432,5 @@ def pull_listed(chosen, begin, other, force, rows, others, gradient, length, dim
         j = tl.load(other + place, mask=now, other=0)
         weight = tl.load(force + place, mask=now, other=0.0)
         y = tl.load(others + j * dim + features, mask=real & now, other=0.0)
-        pulled += weight * tl.where(now, x - y, 0.0)
+        pulled += weight * (x - y)
     tl.store(gradient + i * dim + features, pulled, mask=real)
