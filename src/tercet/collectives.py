@@ -148,9 +148,13 @@ def current_ranks() -> Ranks:
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks, lengths: tuple[int, ...]) -> Tensor:
-        ctx.factor, ctx.own = ranks.size, ranks.owned(lengths)
+    def forward(rows: Tensor, ranks: Ranks, lengths: tuple[int, ...]) -> Tensor:
         return ranks.gather(rows, lengths)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ranks, lengths = inputs
+        ctx.factor, ctx.own = ranks.size, ranks.owned(lengths)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

@@ -1,10 +1,13 @@
-"""One batch over several ranks: every rank holds all rows and all labels, and reduces its share of them.
+"""One batch over several ranks: every rank holds all rows and all labels, and does its share of the work.
 
 Any rule, by any implementation: a rank takes its share of the anchors against all references, as one device takes the
-anchors of a bank; a row is still never compared with itself. Then sums, numbers and figures are added up over the
-ranks, before anything is divided, so that value, figures and gradient are those of one device, up to rounding.
+anchors of a bank; a row is still never compared with itself. Of B rows in D dimensions that are 3/W of B²D
+multiplications, W the number of ranks. The compiled kernels, of rows among themselves by class, deal their tiles
+instead, each of which serves the anchors of both its sides: 1.5/W. There every rank still lists all positives.
 
-With B anchors and references in D dimensions a rank does 3/W of B²D multiplications, W the number of ranks.
+Sums, numbers and figures are added up over the ranks before anything is divided, so that value, figures and gradient
+are those of one device, up to rounding. What is sent, besides the rows: some ten numbers for each anchor (of the
+compiled kernels, and of each positive), and the gradient of the rows.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
     base.py            BatchLoss: the call that all losses of a batch share
       items.py         what a call is given, checked and encoded
+      gathered.py      the same of all ranks, as one batch
       labels.py        labels and ids -> codes
       label_sets.py    several labels an item -> codes
       formed.py        the gradient formed in the forward pass -> autograd

@@ -44,16 +44,24 @@ class BatchLoss(nn.Module):
             if there is one. "embeddings": each gives its part of the embeddings, and all give the same reference, such
             as a bank.
 
-    Across ranks the value, `stats` and `plan` are those of one device with the rows of rank 0, rank 1, ... in order, up
-    to rounding, and the work is divided. Every rank must make the same calls, each with its own labels, ids, groups and
-    weights; ranks may have unequal numbers of rows, and none. Labels and ids mean the same on all ranks; where no
-    labels are given, the numbers of the rows go on from rank to rank. The gradient for a rank's rows is W times that of
-    the value, with W ranks: the mean over ranks of the model's gradients, which DistributedDataParallel takes, is then
-    the gradient of the value. Without it, take that mean yourself. The loss's own parameters, and a reference that is
-    the same on all ranks, get the whole gradient on every rank, which the mean leaves as it is; their values must be
-    equal on all ranks. On one rank the loss is the plain one. With W ranks, N rows and D features, each sends its rows
-    to the others and takes part in the sum of a gradient of N·D numbers; all hold all rows. Labels that are strings
-    or collections go to every rank as text. Arguments that are at fault on one rank raise on all.
+    Across ranks the value and `stats` are those of one device with the rows of rank 0, rank 1, ... in order, up to
+    rounding; the work is divided, and `plan` says among how many.
+
+    *Calls.* Every rank makes the same calls, each with its own labels, ids, groups and weights. Ranks may have unequal
+    numbers of rows, and none. Labels, ids and groups mean the same on all ranks; where no labels are given, the numbers
+    of the rows go on from rank to rank. What is at fault on one rank, or differs between two, raises on all.
+
+    *Gradients.* With W ranks, the gradient for a rank's rows is W times that of the value. So the mean over ranks of
+    the model's gradients, which DistributedDataParallel takes, is the gradient of the value; without it, take that mean
+    yourself. The loss's own parameters (temperature, margins, map) get the whole gradient on every rank, wrapped or
+    not, which a mean leaves as it is; so does a reference that is the same on all. Parameters, and such a reference,
+    must be equal on all ranks to begin with. The backward pass sends nothing.
+
+    *Cost.* Each rank receives all N rows and their labels, and sends and receives about N·D numbers of gradient, twice
+    as many where the distance's map is learned; all hold the N rows. Labels, ids and groups that are strings or
+    collections go to every rank as text, and each encodes all N.
+
+    On one rank it is the plain loss. Without a process group it is an error.
     """
 
     log_scale: nn.Parameter | None
@@ -169,7 +177,7 @@ class BatchLoss(nn.Module):
 
         The arguments and errors are those of the loss itself, and `stats` and `plan` are then those of this call. An
         anchor without a term has the value 0. Weights are checked, and change nothing: they say how the anchors are put
-        together.
+        together. Across ranks these are the values of the anchors that are given here, and all ranks call it.
         """
         with torch.no_grad():
             found: Tensor = _uncompiled(
@@ -198,7 +206,8 @@ class BatchLoss(nn.Module):
         """What all ranks must have in common, in plain words and numbers; of distance-weighted, the draw as well."""
         words = dataclasses.asdict(dataclasses.replace(self._rule(None), distance=distances.Euclidean()))
         words |= {name: getattr(self, name) for name in ("normalize", "implementation", "statistics", "across_ranks")}
-        return words | {"distance": type(self.rule.distance).__name__}
+        distance = distance_setting(self.rule.distance)
+        return words | {"distance": distance if isinstance(distance, str) else type(self.rule.distance).__name__}
 
     def _value(self, items: Items) -> Tensor:
         """The loss of shape (), with its graph."""

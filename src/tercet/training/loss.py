@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tercet.data.records import Records
 from tercet.distances import DISTANCES, Distance, Mahalanobis, Minkowski, resolve
-from tercet.errors import ConfigError, InputError, RunError
+from tercet.errors import ConfigError, InputError, RunError, TercetWarning
 from tercet.kernels.rule import SEMIHARD
 from tercet.losses import ContrastiveLoss, InfoNCE, SupConLoss, TripletLoss
 from tercet.losses.base import BatchLoss
@@ -97,17 +98,22 @@ def described(loss: Loss) -> str | None:
     """What config.toml says of a loss that its options do not make again; None of one that they do.
 
     That is `package.module:Class` of the user's own, and the settings of one of Tercet's with margins per class, with a
-    map, or of a class that the options do not know.
+    map, or of a class or with a setting that the options do not know.
     """
     if not isinstance(loss, BatchLoss):
         return f"{_class_of(loss).__module__}:{_class_of(loss).__qualname__}"
-    per_class = isinstance(loss, TripletLoss) and loss.margins is not None
-    if type(loss) in LOSSES.values() and loss.map is None and not per_class:
+    if type(loss) in LOSSES.values() and loss.map is None and _remade(loss).settings == loss.settings:
         return None
     text = repr(loss)
     if len(text) <= LONGEST_DESCRIPTION:
         return text
     return f"{text[:LONGEST_DESCRIPTION]}... ({hashlib.blake2b(text.encode(), digest_size=16).hexdigest()})"
+
+
+def _remade(loss: BatchLoss) -> BatchLoss:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TercetWarning)  # of a margin out of reach, which the loss itself said
+        return make_loss(options_of(loss))
 
 
 def own_options(options: LossOptions, loss: Loss) -> LossOptions:

@@ -26,7 +26,11 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     if config.training.selection == "loss":
         check_supervision(loss, held, "validation")
     state_of(loss)
-    if isinstance(loss, BatchLoss) and loss.normalize and not config.encoder.normalize:
+    if not isinstance(loss, BatchLoss):
+        return
+    if loss.across_ranks:
+        raise InputError("across_ranks is set, and tercet.train is one process on one device; leave it out.")
+    if loss.normalize and not config.encoder.normalize:
         raise InputError(
             "normalize is set for the loss and not for the encoder: evaluation and search would compare other rows "
             "than the loss. Set the encoder's normalize instead, which holds everywhere."

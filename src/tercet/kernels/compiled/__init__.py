@@ -16,7 +16,6 @@ anchors go in strips, one-sided: three products.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,12 +152,7 @@ def _strips(batch: Batch) -> Iterator[Batch]:
         yield batch
         return
     for start in range(0, length, most):
-        rows = slice(start, min(start + most, length))
-        given: dict[str, Any] = {
-            name: None if getattr(batch, name) is None else getattr(batch, name)[rows]
-            for name in ("anchors", "labels", "ids", "groups", "margins", "weights")
-        }
-        yield replace(batch, **given)
+        yield batch.part(slice(start, min(start + most, length)))
 
 
 def _largest_class(batch: Batch) -> int:

@@ -324,12 +324,15 @@ def measure(
     rows, others, extra, extra_of_others, i, j, d, length, dim, factor,
     ROOT: tl.constexpr, N: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """d[n] = the distance of rows[i[n]] and others[j[n]] by direct differences: for equal rows the same bits."""
+    """d[n] = the distance of rows[i[n]] and others[j[n]] by direct differences: for equal rows the same bits.
+
+    A row with something extra has no direction under cosine, and is at distance 1 from every row.
+    """
     n = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
     here = n < length
     own, other = tl.load(i + n, mask=here, other=0), tl.load(j + n, mask=here, other=0)
-    squared = tl.load(extra + own, mask=here, other=0.0) + tl.load(extra_of_others + other, mask=here, other=0.0)
-    squared = squared.to(tl.float64)
+    without = tl.load(extra + own, mask=here, other=0.0) + tl.load(extra_of_others + other, mask=here, other=0.0) > 0
+    squared = tl.full((N,), 0.0, tl.float64)
     for first in range(0, dim, STEP):
         features = (first + tl.arange(0, STEP))[None, :]
         real = here[:, None] & (features < dim)
@@ -338,6 +341,7 @@ def measure(
         gap = (x - y).to(tl.float64)
         squared += tl.sum(gap * gap, 1)
     found = tl.sqrt(squared) if ROOT else factor * squared
+    found = tl.where(without, 1.0, found)  # which the lengths of unit rows, rounded, would not give
     tl.store(d + n, found.to(tl.float32), mask=here)
 
 

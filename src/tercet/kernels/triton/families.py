@@ -254,7 +254,7 @@ class OneEach(Family):
         mined, active = kept.sum(1), (kept & (threshold > d)).sum(1)
         part = Sums(
             value.sum(1), mined, active, of_positives=slope,
-            negatives=(torch.where(kept, negatives, -1), d, -slope), of_margins=slope.sum(1),
+            negatives=(negatives, d, -slope), of_margins=slope.sum(1),
             of_temperature=((value - z.double() * slope) / self.rule.temperature).sum(1),
         )  # fmt: skip
         return [part], mined, active
