@@ -328,3 +328,87 @@ for _ in range(2):
     ]
     assert told[0].count("compiling the loops of the loss") == 1
     assert told[1] == ""
+
+
+@pytest.mark.parametrize("mining", ["all", "hard", "semihard"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_rows_under_cosine_are_at_distance_one_exactly(mining, dtype):
+    x = random_rows(24, 3, 1, dtype)
+    x[3:15:2] = 0
+    labels = torch.arange(24) % 5
+    rule = Rule(Cosine(), mining, 0.3, reduction="sum")
+    expected = reduce_triplets(x, None, labels, None, rule, implementation="torch")
+    assert_same_result(reduce_triplets(x, None, labels, None, rule, implementation="numba"), expected, 1e-5)
+
+
+@pytest.mark.parametrize("distance", [Euclidean(), SquaredEuclidean(), Manhattan()], ids=lambda d: d.name)
+@pytest.mark.parametrize("mining", ["all", "semihard"])
+def test_an_overflow_gives_nan(distance, mining):
+    x = random_rows(20, 5, 1, torch.float32)
+    x[19] = 2e38 if isinstance(distance, Manhattan) else 2e19
+    result = reduce_triplets(x, None, torch.arange(20) % 4, None, Rule(distance, mining, 0.3), implementation="numba")
+    assert result.value.isnan()
+
+
+def test_thresholds_far_apart_keep_their_digits():
+    x = 0.1 * random_rows(120, 8, 1, torch.float32)
+    x[7] *= 1e5
+    labels = torch.cat([torch.zeros(60), torch.arange(60)]).long()
+    weights = torch.zeros(120)
+    weights[3] = 1
+    rule = Rule(Euclidean(), "all", 0.3, "squared-hinge", "sum")
+    right = reduce_triplets(x.double(), None, labels, None, rule, weights=weights, implementation="torch")
+    found = reduce_triplets(x, None, labels, None, rule, weights=weights, implementation="numba")
+    error = (found.gradient_anchors.double() - right.gradient_anchors).norm(dim=1)
+    assert (error <= 1e-5 * right.gradient_anchors.norm(dim=1) + 1e-5).all()
+
+
+def test_rows_that_are_negated_when_read():
+    x, labels = random_rows(12, 4, 1), torch.arange(12) // 3
+    lazy = torch.complex(x, -x).conj().imag
+    assert lazy.is_neg()
+    rule = Rule(Euclidean())
+    found = reduce_triplets(lazy, None, labels, None, rule, implementation="numba")
+    assert_same_result(found, reduce_triplets(x, None, labels, None, rule, implementation="torch"))
+
+
+def test_it_works_while_the_interpreter_ends():
+    code = """
+import atexit, torch
+from tercet import TripletLoss
+torch.set_num_threads(2)
+atexit.register(lambda: print(float(TripletLoss(implementation="numba")(torch.eye(6), torch.arange(6) // 2)) > 0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_it_works_where_nothing_can_be_written(monkeypatch):
+    def no_place(cache, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(loops, "njit", no_place)
+    assert loops._compiled(False)(len) is len
+
+
+def test_threads_at_once_leave_the_precision_of_products_as_it_was():
+    before = torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")
+    x, labels = random_rows(12, 4, 1), torch.arange(12) // 3
+
+    def call():
+        for _ in range(50):
+            reduce_triplets(x, None, labels, None, Rule(Euclidean()), implementation="numba")
+
+    try:
+        threads = [threading.Thread(target=call) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -113,6 +113,21 @@ def test_parameters_under_two_names_are_saved_too(tmp_path):
     assert digest(path) == earlier
 
 
+@pytest.mark.filterwarnings("ignore:for loss.scale. copying from a non-meta parameter")
+def test_the_optimisers_state_of_a_single_number_goes_where_it_is():
+    """A learned temperature has no dimension, like AdamW's count of steps, which alone stays on the CPU."""
+    from tercet.training.checkpoint import _restore
+
+    loss = Scaled().to("meta")  # another device, on any machine
+    modules = nn.ModuleDict({"loss": loss})
+    optimizer = torch.optim.AdamW(modules.parameters())
+    state = {"exp_avg": torch.tensor(1.0), "exp_avg_sq": torch.tensor(1.0), "step": torch.tensor(3.0)}
+    tensors = {f"optimizer.loss.scale.{name}": tensor for name, tensor in state.items()}
+    _restore({"modules.loss.scale": torch.tensor(2.0), **tensors}, modules, optimizer, Path("checkpoint"))
+    devices = {name: tensor.device.type for name, tensor in optimizer.state[loss.scale].items()}
+    assert devices == {"exp_avg": "meta", "exp_avg_sq": "meta", "step": "cpu"}
+
+
 def test_options_resume_what_they_learn_without_python(tmp_path):
     whole = train(tmp_path / "whole", loss="supcon", learn_temperature=True, temperature=0.3)
     part = shutil.copytree(whole, tmp_path / "part")

@@ -1,6 +1,7 @@
 """The Triton kernels equal the loops: value, gradient and counts. On a GPU if there is one, else interpreted."""
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -223,9 +224,9 @@ def corners(rows, seed):
     return signs + 0.002 * random_rows(rows, 5, seed + 1)
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.5])
-def test_rounding_of_products_decides_nothing(margin, monkeypatch):
-    """Products as wrong as their bound allows, some up, some down: by half a per cent of both norms."""
+@pytest.fixture
+def rough(monkeypatch):
+    """Products with a bank near corners as wrong as their bound, half a per cent of both norms: some up, some down."""
     monkeypatch.setitem(tables.PRECISIONS, "ieee", tables.Precision(tables.EPS, error=0.005))
     make = reduction.sides
 
@@ -236,6 +237,11 @@ def test_rounding_of_products_decides_nothing(margin, monkeypatch):
         return x, y
 
     monkeypatch.setattr(reduction, "sides", rough)
+
+
+@pytest.mark.usefixtures("rough")
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_rounding_of_products_decides_nothing(margin):
     labels = (torch.arange(40) % 4 > 0).long()  # few negatives, so that often none is farther than the positive
     problem = Problem(corners(13, 0), labels[:13], corners(23, 4), labels[17:])
     for rule in telling_rules([Euclidean()], [margin]):
@@ -247,6 +253,24 @@ def test_rounding_of_products_decides_nothing(margin, monkeypatch):
         if rule.mining != "all":  # of which the values take the products, wrong as they are
             for name in ("value", "gradient_anchors", "gradient_references"):
                 assert_close(getattr(actual, name), getattr(right, name), CLOSE, name)
+
+
+@pytest.mark.usefixtures("rough")
+@pytest.mark.parametrize("mining", ["semihard", "easy-positive-semihard"])
+def test_rounding_does_not_decide_which_is_the_farthest(mining):
+    """All negatives lie nearly as far as each other, and nearer than all positives."""
+    flips = [list(found) for size in (2, 4) for found in itertools.combinations(range(5), size)]
+    reference = torch.ones(len(flips), 5).double()
+    for row, flipped in enumerate(flips):
+        reference[row, flipped] = -1
+    reference += 0.002 * random_rows(len(flips), 5, 3)
+    labels = torch.tensor([1] * 10 + [0] * 5)
+    problem = Problem(torch.ones(1, 5).double(), torch.tensor([0]), reference, labels)
+    rule = Rule(Euclidean(), mining, 0.5, fallback="farthest")
+    actual, right = found(problem, rule), expected(problem, rule)
+    assert right.stats.n_mined > 0
+    assert problem.reduce(dataclasses.replace(rule, fallback="skip"), "reference").stats.n_mined == 0
+    assert_same_result(dataclasses.replace(actual, stats=right.stats), right, CLOSE)
 
 
 @pytest.mark.parametrize(("precision", "rule"), [

@@ -130,6 +130,8 @@ def reduce_triplets(
         InputError: the relation gives something else than it should.
     """
     dtype = anchors.dtype
+    anchors = anchors.resolve_neg()  # a view that is negated when read is no memory that a loop can read
+    references = None if references is None else references.resolve_neg()
     if references is None or reference_labels is None:
         references, reference_labels = anchors, labels
         ids = torch.arange(len(labels), device=labels.device) if ids is None else ids

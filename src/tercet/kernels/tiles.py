@@ -6,6 +6,7 @@ of an anchor (padded), D dimensions.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,15 +18,34 @@ from tercet.kernels.result import Part
 from tercet.kernels.rule import Rule
 
 
+class _Precision:
+    """The process's setting for matrix products, and how many have asked for the highest."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.kept = threading.Lock(), 0, "highest"
+
+
+_precision = _Precision()
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Matrix products in the dtype that is given: TF32 would leave three digits of a float32 distance."""
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Matrix products in the dtype that is given: TF32 would leave three digits of a float32 distance.
+
+    The setting is the process's. Threads may ask for it at once: the last one out puts back what the first one found.
+    """
+    with _precision.lock:
+        if not _precision.users:
+            _precision.kept = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+        _precision.users += 1
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(kept)
+        with _precision.lock:
+            _precision.users -= 1
+            if not _precision.users:
+                torch.set_float32_matmul_precision(_precision.kept)
 
 
 def _empty_part(batch: Batch, rule: Rule, need_gradient: bool) -> Part:

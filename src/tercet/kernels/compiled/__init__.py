@@ -93,7 +93,9 @@ class Reduction:
             n_mined=_whole(mined.sum()),
             n_active=_whole(active.sum()),
             mean_positive=self._mean(self.problem.d.sum(), n_positives),
-            mean_negative=self._mean(self.tiles.sum_of_distances(), self.n_negatives),
+            mean_negative=self._mean(
+                np.nan if self.problem.overflows else self.tiles.sum_of_distances(), self.n_negatives
+            ),
             anchors_without_positive=_whole((n_positives == 0).sum()),
             anchors_without_negative=_whole((self.n_negatives == 0).sum()),
         )

@@ -38,7 +38,13 @@ class Crew:
             _LEADING.crew = self
             return job()
 
-        return led() if self.size == 1 else self._leader.submit(led).result()
+        if self.size == 1:
+            return led()
+        try:
+            found = self._leader.submit(led)
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            return Crew(1).lead(job)
+        return found.result()
 
     def run(self, job: Callable[[int, Item], None], items: Sequence[Item]) -> None:
         """Call job(worker, item) for every item; workers take turns, so that each one's share is always the same."""
@@ -79,7 +85,10 @@ def _crew(size: int, process: int) -> Crew:
 
 def current_crew() -> Crew:
     """The crew of this process, of the size that PyTorch is set to now."""
-    return _crew(torch.get_num_threads(), os.getpid())  # threads do not survive a fork
+    try:
+        return _crew(torch.get_num_threads(), os.getpid())  # threads do not survive a fork
+    except RuntimeError:  # the interpreter is ending and starts no more threads
+        return Crew(1)
 
 
 def leading_crew() -> Crew:
@@ -91,8 +100,7 @@ def leading_crew() -> Crew:
 def tournament(blocks: int) -> Iterator[list[tuple[int, int]]]:
     """Rounds of pairs of blocks, i <= j, each pair once; no block twice in a round (the circle method).
 
-    So the tiles of a round write to different rows, and every row is written in the same order whatever the number of
-    threads.
+    So the tiles of a round write to different rows, and every row is written in the same order in every run.
     """
     yield [(i, i) for i in range(blocks)]
     ring = list(range(blocks + blocks % 2))

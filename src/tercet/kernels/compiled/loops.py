@@ -16,21 +16,33 @@ of anchor i are levels[first[i]:first[i + 1]].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
+
+def _compiled(fastmath: bool | set[str]) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator: compiled on the first call, runs without the interpreter's lock, and is kept if that can be."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        for cache in (True, False):
+            try:
+                return njit(cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+            except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+                if not cache:
+                    raise
+        return None
+
+    return decorate
+
+
 # Sums may be put in another order (so that they fill a vector register) and products fused. NaN and infinity keep their
-# meaning: an infinite distance says that a pair is not a negative.
-FAST: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-}
+# meaning: an infinite distance says that a pair is not a negative, NaN that it has overflowed.
+fast = _compiled({"reassoc", "contract", "nsz", "arcp"})
 # "Not fast" has to be said: a function is otherwise compiled as the first one that calls it.
-STRICT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": False}
+strict = _compiled(False)
 
 PRODUCT, MANHATTAN, CHEBYSHEV, MINKOWSKI, JACCARD = range(5)
 
@@ -75,16 +87,17 @@ class Rows(NamedTuple):
     order: Array
 
 
-@njit(**STRICT)
+@strict
 def between(metric: Metric, x: Rows, i: int, y: Rows, j: int) -> float:
     a, b = x.rows[i], y.rows[j]
     total = 0.0
     other = 0.0
     if metric.kind == PRODUCT:
+        if x.extra[i] + y.extra[j] > 0:
+            return 1.0  # a zero row under cosine
         for k in range(a.shape[0]):
             gap = np.float64(a[k] - b[k])
             total += gap * gap
-        total += x.extra[i] + y.extra[j]
         return math.sqrt(total) if metric.root else metric.factor * total
     if metric.kind == MANHATTAN:
         for k in range(a.shape[0]):
@@ -108,7 +121,7 @@ def between(metric: Metric, x: Rows, i: int, y: Rows, j: int) -> float:
     return other * total ** (1 / metric.p)
 
 
-@njit(**FAST)
+@fast
 def fill_tile(d: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric) -> None:
     """Distances of any kind but PRODUCT, of shape (R, C)."""
     for i in range(d.shape[0]):
@@ -133,7 +146,7 @@ def fill_tile(d: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric) -> N
             d[i, j] = total
 
 
-@njit(**FAST)
+@fast
 def mask_equal(d: Array, of_rows: Array, i0: int, of_columns: Array, j0: int, value: float) -> None:
     """Put a value where the codes of row and column are equal."""
     for i in range(d.shape[0]):
@@ -142,7 +155,7 @@ def mask_equal(d: Array, of_rows: Array, i0: int, of_columns: Array, j0: int, va
             row[j] = value if of_columns[j0 + j] == code else row[j]
 
 
-@njit(**FAST)
+@fast
 def mask_where(d: Array, keep: Array, value: float) -> None:
     """Put a value where `keep` of shape (R, C) is false."""
     for i in range(d.shape[0]):
@@ -150,18 +163,18 @@ def mask_where(d: Array, keep: Array, value: float) -> None:
             d[i, j] = d[i, j] if keep[i, j] else value
 
 
-@njit(**FAST)
+@fast
 def sum_of_finite(d: Array) -> float:
     total = 0.0
     for i in range(d.shape[0]):
         of_row = d.dtype.type(0)
         for j in range(d.shape[1]):
-            of_row += d[i, j] if d[i, j] < np.inf else d.dtype.type(0)
+            of_row += d.dtype.type(0) if d[i, j] == np.inf else d[i, j]  # NaN goes on
         total += of_row
     return total
 
 
-@njit(**FAST)
+@fast
 def row_to_distances(row: Array, x: Rows, i: int, y: Rows, j0: int, metric: Metric) -> float:
     """Inner products of row i become distances in place; -inf becomes inf. Returns the sum of the finite ones."""
     zero, one, near = row.dtype.type(0), row.dtype.type(1), row.dtype.type(metric.near)
@@ -182,11 +195,11 @@ def row_to_distances(row: Array, x: Rows, i: int, y: Rows, j0: int, metric: Metr
     for j in range(row.shape[0]):
         value = math.sqrt(row[j]) if metric.root else factor * row[j]
         row[j] = value
-        total += value if value < np.inf else zero
+        total += zero if value == np.inf else value  # NaN goes on
     return total
 
 
-@njit(**FAST)
+@fast
 def to_distances(d: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric) -> float:
     """`row_to_distances` of a tile."""
     total = 0.0
@@ -195,7 +208,7 @@ def to_distances(d: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric) -
     return total
 
 
-@njit(**FAST)
+@fast
 def transpose(d: Array, turned: Array) -> None:
     """turned[j, i] = d[i, j], eight rows at a time, which is what a cache line allows."""
     rows, columns = d.shape
@@ -208,7 +221,7 @@ def transpose(d: Array, turned: Array) -> None:
             turned[j, i] = d[i, j]
 
 
-@njit(**FAST)
+@fast
 def add_transpose(weights: Array, turned: Array) -> None:
     """Add turned[j, i] to weights[i, j]."""
     rows, columns = weights.shape
@@ -219,7 +232,7 @@ def add_transpose(weights: Array, turned: Array) -> None:
                     weights[i, j] += turned[j, i]
 
 
-@njit(**FAST)
+@fast
 def pull_pair(metric: Metric, x: Rows, i: int, y: Rows, j: int, d: float, weight: float, dx: Array, dy: Array) -> None:
     """Add the gradient of weight * d(x[i], y[j]) to dx[i] and dy[j]; coincident rows have none."""
     if d == 0:
@@ -265,7 +278,7 @@ def pull_pair(metric: Metric, x: Rows, i: int, y: Rows, j: int, d: float, weight
             db[k] -= step
 
 
-@njit(**FAST)
+@fast
 def pull_tile(
     d: Array, weights: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric, dx: Array, dy: Array
 ) -> None:
@@ -276,7 +289,7 @@ def pull_tile(
                 pull_pair(metric, x, i0 + i, y, j0 + j, d[i, j], weights[i, j], dx, dy)
 
 
-@njit(**FAST)
+@fast
 def row_to_pulls(
     row: Array, weight: Array, x: Rows, i: int, y: Rows, j0: int, metric: Metric,
     dx: Array, dy: Array, pull_x: Array, pull_y: Array,
@@ -310,7 +323,7 @@ def row_to_pulls(
     pull_x[i] += total
 
 
-@njit(**FAST)
+@fast
 def to_pulls(
     d: Array, weights: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric,
     dx: Array, dy: Array, pull_x: Array, pull_y: Array,
@@ -320,7 +333,7 @@ def to_pulls(
         row_to_pulls(d[i], weights[i], x, i0 + i, y, j0, metric, dx, dy, pull_x, pull_y)
 
 
-@njit(**FAST)
+@fast
 def list_distances(
     metric: Metric, x: Rows, y: Rows, first: Array, other: Array, reverse: Array, d: Array, start: int, stop: int
 ) -> None:
@@ -333,7 +346,7 @@ def list_distances(
                 d[e] = d[reverse[e]]
 
 
-@njit(**FAST)
+@fast
 def pull_list(
     metric: Metric, x: Rows, y: Rows, first: Array, other: Array, reverse: Array, d: Array, weights: Array,
     dx: Array, dy: Array, start: int, stop: int,
@@ -349,7 +362,7 @@ def pull_list(
                 pull_pair(metric, x, i, y, other[e], d[e], weights[e], dx, dy)
 
 
-@njit(**FAST)
+@fast
 def gather_pulls(
     metric: Metric, rows: Array, i: int, first: Array, other: Array, reverse: Array, d: Array, weights: Array, da: Array
 ) -> None:
@@ -367,7 +380,7 @@ def gather_pulls(
         da[k] += total[k]
 
 
-@njit(**FAST)
+@fast
 def pull_pairs(
     metric: Metric, x: Rows, y: Rows, i: Array, j: Array, d: Array, weights: Array, dx: Array, dy: Array
 ) -> None:
@@ -381,12 +394,12 @@ DIRECT = 24  # up to so many levels, comparing with each is faster than bisectio
 BOTH = 8  # up to so many, the columns' levels are compared with at the same time, without turning the tile
 
 
-@njit(**FAST)
+@fast
 def q_of(d: float, root: bool) -> float:
     return d * d if root else d
 
 
-@njit(**FAST)
+@fast
 def settle(row: Array, i: int, x: Rows, y: Rows, j0: int, metric: Metric, low: float, high: float) -> None:
     """Exact distances where q lies in [low, high]."""
     for j in range(row.shape[0]):
@@ -395,7 +408,7 @@ def settle(row: Array, i: int, x: Rows, y: Rows, j0: int, metric: Metric, low: f
             row[j] = between(metric, x, i, y, j0 + j)
 
 
-@njit(**FAST)
+@fast
 def settle_levels(row: Array, i: int, x: Rows, y: Rows, j0: int, metric: Metric, levels: Array) -> None:
     """Exact distances where the tile's rounding leaves open on which side of a level they lie."""
     zero, one = row.dtype.type(0), row.dtype.type(1)
@@ -409,7 +422,7 @@ def settle_levels(row: Array, i: int, x: Rows, y: Rows, j0: int, metric: Metric,
             settle(row, i, x, y, j0, metric, level - slack, level + slack)
 
 
-@njit(**FAST)
+@fast
 def padded(levels: Array) -> Array:
     """-inf, the levels, and inf up to a power of two, so that bisection needs no bounds."""
     size = 1
@@ -422,14 +435,14 @@ def padded(levels: Array) -> Array:
     return found
 
 
-@njit(**FAST)
+@fast
 def gather(table: Array, at: Array, found: Array) -> None:
     """found[k] = table[at[k]]; a loop of its own, since what is done with it then fills vector registers."""
     for k in range(at.shape[0]):
         found[k] = table[at[k]]
 
 
-@njit(**FAST)
+@fast
 def place(values: Array, walls: Array, or_equal: bool, at: Array) -> None:
     """at[k] = number of levels below values[k], or equal to it; walls are `padded`. All values go a step at a time."""
     wall = np.empty_like(values)
@@ -448,7 +461,7 @@ def place(values: Array, walls: Array, or_equal: bool, at: Array) -> None:
         step //= 2
 
 
-@njit(**FAST)
+@fast
 def place_settled(
     row: Array, chosen: Array, values: Array, i: int, x: Rows, y: Rows, j0: int, metric: Metric,
     walls: Array, largest: float, or_equal: bool, at: Array,
@@ -475,36 +488,36 @@ def place_settled(
             place(values[k : k + 1], walls, or_equal, at[k : k + 1])
 
 
-@njit(**FAST)
+@fast
 def add_to_buckets(values: Array, at: Array, largest: float, count: Array, excess: Array) -> None:
     """How many values lie in each bucket, and by how much below the largest level."""
     for k in range(values.shape[0]):
         e = at[k]
         count[e] += 1
-        excess[e] += largest - values[k]
+        excess[e] += np.float64(largest) - values[k]
 
 
-@njit(**FAST)
+@fast
 def weigh_buckets(
     values: Array, at: Array, largest: float, above: Array, levels: int, factor: float, degree: int
 ) -> float:
     """Values become the slopes of the sum over levels t of max(0, t - value)^degree; returns part of the sum."""
-    total = values.dtype.type(0)
+    total = 0.0
     if degree == 1:
         for k in range(values.shape[0]):
             values[k] = factor * (at[k] - levels)
     elif degree == 2:
-        shift = np.empty_like(values)
+        shift = np.empty(values.shape[0])
         gather(above, at, shift)
         for k in range(values.shape[0]):
-            gap = largest - values[k]
+            gap = np.float64(largest) - values[k]
             number = levels - at[k]
             values[k] = -2 * factor * (number * gap - shift[k])
             total += gap * gap * number
     return total
 
 
-@njit(**FAST)
+@fast
 def choose_below(row: Array, bound: float, chosen: Array, values: Array) -> int:
     """Where row < bound, and what is there; returns how many."""
     found = 0
@@ -515,7 +528,7 @@ def choose_below(row: Array, bound: float, chosen: Array, values: Array) -> int:
     return found
 
 
-@njit(**FAST)
+@fast
 def look_below(
     d: Array, weights: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric,
     first: Array, levels: Array, above: Array, scale: Array, degree: int,
@@ -585,14 +598,14 @@ def look_below(
                 weight[j] *= factor
 
 
-@njit(**FAST)
+@fast
 def sort_levels(first: Array, levels: Array, start: int, stop: int) -> None:
     """Put the levels of the anchors from start to stop in ascending order."""
     for a in range(start, stop):
         levels[first[a] : first[a + 1]] = np.sort(levels[first[a] : first[a + 1]])
 
 
-@njit(**FAST)
+@fast
 def rank_levels(first: Array, ordered: Array, given: Array, rank: Array, start: int, stop: int) -> None:
     """Where each given level is among its anchor's in ascending order; among equal ones, the first."""
     for a in range(start, stop):
@@ -603,7 +616,7 @@ def rank_levels(first: Array, ordered: Array, given: Array, rank: Array, start: 
             rank[lo + k] = lo + at[k]
 
 
-@njit(**FAST)
+@fast
 def columns_of(first: Array, levels: Array, i0: int, rows: int, j0: int, columns: int) -> Array:
     """Levels of the anchors j0, j0 + 1, ... side by side, padded with -inf.
 
@@ -621,7 +634,7 @@ def columns_of(first: Array, levels: Array, i0: int, rows: int, j0: int, columns
     return found
 
 
-@njit(**FAST)
+@fast
 def settle_both(
     row: Array, i: int, x: Rows, j0: int, metric: Metric, levels: Array, across: Array, slack_across: Array
 ) -> None:
@@ -644,7 +657,7 @@ def settle_both(
                     row[j] = between(metric, x, i, x, j0 + j)
 
 
-@njit(**FAST)
+@fast
 def below_both(
     d: Array, x: Rows, i0: int, j0: int, metric: Metric, first: Array, levels: Array, scale: Array, degree: int,
     value: Array, count: Array, excess: Array, pull: bool, dx: Array, pull_x: Array,
@@ -713,7 +726,7 @@ def below_both(
     return total
 
 
-@njit(**FAST)
+@fast
 def finish_below(first: Array, levels: Array, degree: int, value: Array, count: Array, excess: Array) -> None:
     """Turn sums of buckets into sums below each level."""
     for a in range(first.shape[0] - 1):
@@ -734,13 +747,13 @@ def finish_below(first: Array, levels: Array, degree: int, value: Array, count: 
                 value[a] -= 2 * gap * excess[e] + number * gap * gap
 
 
-@njit(**FAST)
+@fast
 def sums_above(first: Array, levels: Array) -> Array:
     """For each level, the sum of (largest level - t) over it and the anchor's levels t above it; then a zero.
 
     So those of anchor a begin at first[a] + a.
     """
-    above = np.zeros(levels.shape[0] + first.shape[0], levels.dtype)
+    above = np.zeros(levels.shape[0] + first.shape[0])
     for a in range(first.shape[0] - 1):
         total = 0.0
         for e in range(first[a + 1] - 1, first[a] - 1, -1):
@@ -749,7 +762,7 @@ def sums_above(first: Array, levels: Array) -> Array:
     return above
 
 
-@njit(**FAST)
+@fast
 def look_exponents(d: Array, weights: Array, i0: int, nearest: Array, total: Array, tau: float) -> None:
     """Follow each anchor's nearest negative, keep total in its scale, and put (nearest - d) / tau in weights."""
     inverse = d.dtype.type(1 / tau)
@@ -765,7 +778,7 @@ def look_exponents(d: Array, weights: Array, i0: int, nearest: Array, total: Arr
         put_exponents(row, weight, d.dtype.type(nearest[a]), inverse)
 
 
-@njit(**FAST)
+@fast
 def put_exponents(row: Array, weight: Array, nearest: float, inverse: float) -> None:
     if nearest == np.inf:
         for j in range(row.shape[0]):
@@ -775,7 +788,7 @@ def put_exponents(row: Array, weight: Array, nearest: float, inverse: float) -> 
             weight[j] = (nearest - row[j]) * inverse
 
 
-@njit(**FAST)
+@fast
 def look_exponents_again(d: Array, weights: Array, i0: int, nearest: Array, tau: float) -> None:
     """(nearest - d) / tau, once the nearest is known."""
     inverse = d.dtype.type(1 / tau)
@@ -783,7 +796,7 @@ def look_exponents_again(d: Array, weights: Array, i0: int, nearest: Array, tau:
         put_exponents(d[i], weights[i], d.dtype.type(nearest[i0 + i]), inverse)
 
 
-@njit(**FAST)
+@fast
 def add_rows(weights: Array, i0: int, total: Array) -> None:
     for i in range(weights.shape[0]):
         of_row = weights.dtype.type(0)
@@ -792,7 +805,7 @@ def add_rows(weights: Array, i0: int, total: Array) -> None:
         total[i0 + i] += of_row
 
 
-@njit(**FAST)
+@fast
 def scale_rows(d: Array, weights: Array, i0: int, nearest: Array, scale: Array, moment: Array) -> None:
     """weights[i] *= scale[i]; moment[i] += sum of weights * (d - nearest[i]) over the finite d."""
     zero = d.dtype.type(0)
@@ -806,13 +819,13 @@ def scale_rows(d: Array, weights: Array, i0: int, nearest: Array, scale: Array, 
         moment[i0 + i] += of_row
 
 
-@njit(**FAST)
+@fast
 def is_before(d: float, rank: int, best: float, best_rank: int) -> bool:
     """Ties go to the row that the user counts first."""
     return d < best or (d == best and rank < best_rank)
 
 
-@njit(**FAST)
+@fast
 def look_nearest(
     d: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric, best: Array, index: Array, sign: int
 ) -> None:
@@ -841,7 +854,7 @@ def look_nearest(
                     best[a], index[a] = exact, j0 + j
 
 
-@njit(**FAST)
+@fast
 def look_beyond(
     d: Array, x: Rows, i0: int, y: Rows, j0: int, metric: Metric, first: Array, levels: Array, best: Array, index: Array
 ) -> None:
@@ -877,7 +890,7 @@ def look_beyond(
                     keep_nearer(row, j, a, x, y, j0, metric, best, index, e)
 
 
-@njit(**FAST)
+@fast
 def smallest_beyond(row: Array, level: float) -> float:
     smallest = row.dtype.type(np.inf)
     for j in range(row.shape[0]):
@@ -885,14 +898,14 @@ def smallest_beyond(row: Array, level: float) -> float:
     return smallest
 
 
-@njit(**FAST)
+@fast
 def may_be_nearer(d: float, best: float, slack: float, metric: Metric) -> bool:
     """Whether a distance off by the rounding may be below the best one."""
     q = q_of(d, metric.root)
     return d < np.inf and q <= q_of(best, metric.root) + 2 * (slack + metric.relative * q)
 
 
-@njit(**FAST)
+@fast
 def keep_nearer(
     row: Array, j: int, a: int, x: Rows, y: Rows, j0: int, metric: Metric, best: Array, index: Array, e: int
 ) -> None:
@@ -905,7 +918,7 @@ def keep_nearer(
         best[e], index[e] = exact, j0 + j
 
 
-@njit(**FAST)
+@fast
 def finish_beyond(first: Array, order: Array, best: Array, index: Array) -> None:
     """Turn the nearest between two levels into the nearest beyond each."""
     for a in range(first.shape[0] - 1):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from tercet.distances import Chebyshev, Distance, Jaccard, Manhattan, Minkowski
@@ -19,7 +18,6 @@ from tercet.kernels.compiled.loops import (
     MANHATTAN,
     MINKOWSKI,
     PRODUCT,
-    STRICT,
     Array,
     Metric,
     Rows,
@@ -28,6 +26,7 @@ from tercet.kernels.compiled.loops import (
     mask_where,
     pull_list,
     pull_pairs,
+    strict,
 )
 from tercet.kernels.pairing import Batch
 
@@ -112,6 +111,15 @@ class Problem:
         ))  # fmt: skip
 
     @cached_property
+    def overflows(self) -> bool:
+        """Whether a distance may be infinite in truth, where the loops take that for a pair that does not count."""
+        sides = (self.x, self.y)
+        if self.prepared is not None:
+            return not all(np.isfinite(2 * side.norms).all() for side in sides)
+        reach = sum(float(np.abs(side.rows).max(initial=0.0)) for side in sides) * max(1, self.x.rows.shape[1])
+        return reach > float(np.finfo(self.x.rows.dtype).max)
+
+    @cached_property
     def owner(self) -> Array:
         """Of each positive, its anchor."""
         return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
@@ -182,7 +190,7 @@ class Problem:
         ), rows)  # fmt: skip
 
 
-@njit(**STRICT)
+@strict
 def positives_by_class(
     codes_x: Array, codes_y: Array, excluded_x: Array, excluded_y: Array, exclusions: int
 ) -> tuple[Array, Array]:
@@ -212,7 +220,7 @@ def positives_by_class(
     return first, other[:e]
 
 
-@njit(**STRICT)
+@strict
 def reverse_of(first: Array, other: Array) -> Array:
     """Where each pair (a, p) is listed as (p, a), in a symmetric relation whose lists are ascending."""
     cursor = first[:-1].copy()

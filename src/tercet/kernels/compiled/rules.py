@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from tercet.collectives import Ranks
 from tercet.kernels.compiled import loops
-from tercet.kernels.compiled.loops import STRICT, Array, Metric, Rows
+from tercet.kernels.compiled.loops import Array, Metric, Rows, strict
 from tercet.kernels.compiled.problem import Problem
 from tercet.kernels.mining.softmax import evaluate
 from tercet.kernels.rule import SEMIHARD, SETS, Rule
@@ -113,7 +112,7 @@ class Levels:
         if degree == 2:
             self.above = loops.sums_above(first, levels)
         else:
-            self.above = np.zeros(len(levels) + len(first), levels.dtype)
+            self.above = np.zeros(len(levels) + len(first))
         self.value = np.zeros(len(first) - 1)
         self.count, self.excess = np.zeros((2, len(levels)))
 
@@ -153,7 +152,7 @@ def _add_up(ranks: Ranks, *arrays: Array) -> None:
         array[:] = found
 
 
-@njit(**STRICT)
+@strict
 def sum_segments(first: Array, values: Array) -> Array:
     """The sum of values[first[a]:first[a + 1]] for each a, float64."""
     found = np.zeros(len(first) - 1)
@@ -383,7 +382,7 @@ def _join_nearest(ranks: Ranks, best: Array, index: Array, order: Array, sign: i
     best[:], index[:] = sign * nearest, place[number]
 
 
-@njit(**STRICT)
+@strict
 def choose_positives(first: Array, d: Array, farthest: bool) -> Array:
     """Of each anchor with positives, the farthest or nearest one's place in the lists; the first among equals."""
     chosen = np.empty(len(first) - 1, np.int64)
@@ -401,7 +400,7 @@ def choose_positives(first: Array, d: Array, farthest: bool) -> Array:
     return chosen[:found]
 
 
-@njit(**STRICT)
+@strict
 def pad_segments(first: Array, values: Array, at: Array) -> tuple[Array, Array]:
     """values[first[a]:first[a + 1]] of the given anchors as rows, padded with zeros; and which are real."""
     width = 1
@@ -414,7 +413,7 @@ def pad_segments(first: Array, values: Array, at: Array) -> tuple[Array, Array]:
     return found, real
 
 
-@njit(**STRICT)
+@strict
 def unpad_segments(first: Array, rows: Array, at: Array, values: Array) -> None:
     """The way back from `pad_segments`."""
     for n, a in enumerate(at):

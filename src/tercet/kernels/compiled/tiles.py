@@ -152,7 +152,7 @@ def _add_pulled(gradient: Tensor, pulls: Array, rows: Tensor) -> None:
 
 
 def _blocks(length: int, size: int, at_once: int = 1) -> list[Bounds]:
-    """Bounds of blocks of nearly equal length, at most `size`; a multiple of `at_once`, unless that makes them small."""
+    """Bounds of blocks of nearly equal length, at most `size`; a multiple of `at_once` if not too small."""
     count = -(-length // size)
     even = -(-count // at_once) * at_once
     if length // max(1, even) >= SMALLEST:
