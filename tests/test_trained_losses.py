@@ -13,7 +13,7 @@ from torch import nn
 import tercet
 from tercet.encoders.options import TabularOptions
 from tercet.errors import ConfigError, InputError, RunError, TercetWarning
-from tercet.evaluation import evaluate_embeddings, evaluate_tuples
+from tercet.evaluation import evaluate_embeddings, evaluate_tuples, retrieval
 from tercet.index import Index
 from tercet.training.history import read_history
 from tercet.training.reporter import Reporter
@@ -457,6 +457,8 @@ def test_rows_outside_the_domain_are_refused_where_they_come_in(tmp_path):
         evaluate_embeddings(below, [0, 0, 1, 1], distance="jaccard", intervals=False)
     with pytest.raises(InputError, match="embeddings holds 12 negative features"):
         evaluate_tuples(below, [[0, 1, 2]], distance="jaccard", intervals=False)
+    with pytest.raises(InputError, match="embeddings holds 12 negative features"):
+        retrieval(below, [0, 0, 1, 1], distance="jaccard")
     with pytest.raises(InputError, match="the index holds 12 negative features"):
         Index(below, list("abcd"), None, "run", "weights", "jaccard")
     with pytest.raises(InputError, match=r"what the encoder gives holds \d+ negative features.*End the encoder with a"):

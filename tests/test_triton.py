@@ -436,7 +436,7 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from tercet.kernels.triton import device
+from tercet.kernels.triton import listed, tiles as kernels
 
 POINTERS = {name: kind for kind, names in {
     "*fp32": "rows others facts facts_of_others gradient extra extra_of_others d distance force",
@@ -453,17 +453,17 @@ def build(kernel, **constants):
 
 visit = dict(COST=1, OWN=True, OTHER=False, GRADIENT=False, FARTHEST=False, ROOT=True, K=2, R=16, C=16)
 tiles = dict(visit, ROUNDED=False, PRECISION="ieee", KEYS=2, STEP=16, D=16)
-build(device.visit_tiles, **dict(tiles, KIND=0, OTHER=True, GRADIENT=True))
-build(device.visit_tiles, **dict(tiles, KIND=0, COST=0, OWN=False, OTHER=True, GRADIENT=True, ROUNDED=True,
+build(kernels.visit_tiles, **dict(tiles, KIND=0, OTHER=True, GRADIENT=True))
+build(kernels.visit_tiles, **dict(tiles, KIND=0, COST=0, OWN=False, OTHER=True, GRADIENT=True, ROUNDED=True,
                                  PRECISION="tf32", ROOT=False))
-build(device.visit_tiles, **dict(tiles, KIND=1))
-build(device.visit_tiles, **dict(tiles, KIND=2, OTHER=True, GRADIENT=True, PRECISION="tf32x3"))
-build(device.visit_tiles, **dict(tiles, KIND=3, FARTHEST=True))
+build(kernels.visit_tiles, **dict(tiles, KIND=1, levels=1, n_rows=1, n_others=1, dim=1))  # as a 1 is compiled
+build(kernels.visit_tiles, **dict(tiles, KIND=2, OTHER=True, GRADIENT=True, PRECISION="tf32x3"))
+build(kernels.visit_tiles, **dict(tiles, KIND=3, FARTHEST=True))
 for kind in range(4):
     gradient = kind in (0, 2)
-    build(device.visit_listed, **dict(visit, KIND=kind, OTHER=gradient, GRADIENT=gradient, FARTHEST=kind == 3))
-build(device.measure, ROOT=True, N=32, STEP=64)
-build(device.pull_listed, R=32, STEP=64)
+    build(listed.visit_listed, **dict(visit, KIND=kind, OTHER=gradient, GRADIENT=gradient, FARTHEST=kind == 3))
+build(listed.measure, ROOT=True, N=32, STEP=64)
+build(listed.pull_listed, R=32, STEP=64)
 """
 
 

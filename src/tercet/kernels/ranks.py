@@ -6,8 +6,8 @@ multiplications, W the number of ranks. The compiled kernels, of rows among them
 instead, each of which serves the anchors of both its sides: 1.5/W. There every rank still lists all positives.
 
 Sums, numbers and figures are added up over the ranks before anything is divided, so that value, figures and gradient
-are those of one device, up to rounding. What is sent, besides the rows: some ten numbers for each anchor (of the
-compiled kernels, and of each positive), and the gradient of the rows.
+are those of one device, up to rounding. Besides the rows, a few numbers for each anchor are sent (by the compiled
+kernels for each positive, too), and the gradient of the rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The CUDA implementation: row programs in Triton, which form distances, value and gradient without storing a tile.
 
-    device.py     what runs on the GPU
+    device.py     what runs on the GPU: tables, and what distances add up to
+      tiles.py    all pairs by products
+      listed.py   some pairs by direct differences
     tables.py     a batch -> the tables that the kernels read
     visits.py     launches: all pairs by products, then those that rounding leaves open by direct differences
     families.py   the rules: levels, visits, and what follows from their sums
@@ -25,6 +27,8 @@ import os
 import sys
 from importlib.util import find_spec
 
+import torch
+
 from tercet.kernels.pairing import Batch
 from tercet.kernels.result import Totals
 from tercet.kernels.rule import PAIR_PENALTIES, Plan, Rule
@@ -44,7 +48,7 @@ def obstacle(batch: Batch, rule: Rule) -> str:
     rows = batch.anchors
     if rows.device.type != "cuda" and not (rows.device.type == "cpu" and _is_interpreted()):
         return f"it runs on CUDA devices, and the embeddings are on {rows.device}"
-    if str(rows.dtype) != "torch.float32":
+    if rows.dtype != torch.float32:
         return f"it computes in float32, and the embeddings are {rows.dtype}"
     if rows.shape[1] > MOST_FEATURES:
         return f"it takes up to {MOST_FEATURES} features, and the embeddings have {rows.shape[1]}"

@@ -68,7 +68,7 @@ class Side:
         rows: those of the products, of shape (N, D), contiguous.
         direct: those of the differences, of shape (N, D), contiguous.
         extra: what a row adds to its squared distances beyond the differences, of shape (N,).
-        facts: float32 of shape (F, N), see `device`; levels are added by `with_levels`.
+        facts: float32 of shape (F, N), see `device`; levels are put there by `set_levels`.
         keys: int64 of shape (E, N), see `device`.
     """
 

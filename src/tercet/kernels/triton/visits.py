@@ -9,7 +9,9 @@ from torch import Tensor
 
 from tercet.distances.prepared import Prepared
 from tercet.kernels.triton import device
+from tercet.kernels.triton.listed import measure, pull_listed, visit_listed
 from tercet.kernels.triton.tables import PRECISIONS, Side, blocks_for
+from tercet.kernels.triton.tiles import visit_tiles
 
 LISTED = 1 << 23  # pairs in the list of doubtful ones, where not a single block of rows has more
 PAIRS = 1 << 35  # visited before the list is settled, if it has room
@@ -20,7 +22,7 @@ OF_LIST, OF_ROWS, OF_PAIRS, OF_FEATURES = (1024, 64, 16, 64) if device.INTERPRET
 
 @dataclass(frozen=True)
 class Job:
-    """What a visit is to do, see `device.visit_tiles`."""
+    """What a visit is to do, see `tiles.visit_tiles`."""
 
     kind: int
     cost: int = device.HINGE.value
@@ -89,7 +91,7 @@ class Visitor:
         """Distances of listed pairs by direct differences, of shape (L,)."""
         d = rows.direct.new_empty(len(i))
         if len(i):
-            device.measure[(_cells(len(i), OF_LIST),)](
+            measure[(_cells(len(i), OF_LIST),)](
                 rows.direct, others.direct, rows.extra, others.extra, i, j, d, len(i), self.dim, self.ready.factor,
                 ROOT=self.ready.root, N=OF_LIST, STEP=OF_FEATURES,
             )  # fmt: skip
@@ -102,9 +104,9 @@ class Visitor:
 
     def pull(self, rows: Side, others: Side, listed: Listed, force: Tensor, gradient: Tensor) -> None:
         """Add to the gradient of the rows that of listed pairs."""
-        if len(listed.chosen):
+        if len(listed.chosen) and self.dim:
             grid = (_cells(len(listed.chosen), OF_ROWS), _cells(self.dim, OF_FEATURES))
-            device.pull_listed[grid](
+            pull_listed[grid](
                 listed.chosen, listed.begin, listed.other, force, rows.direct, others.direct, gradient,
                 len(listed.chosen), self.dim, R=OF_ROWS, STEP=OF_FEATURES,
             )  # fmt: skip
@@ -152,7 +154,7 @@ class _Strips:
         """Visit a strip; the number of its doubtful pairs."""
         visitor, rows, others, job, blocks = self.visitor, self.rows, self.others, self.job, self.blocks
         self.counter.zero_()
-        device.visit_tiles[(_cells(stop - start, blocks.rows),)](
+        visit_tiles[(_cells(stop - start, blocks.rows),)](
             rows.rows, others.rows, rows.facts, others.facts, rows.keys, others.keys, self.sums, self.gradient,
             self.found, self.counter, self.capacity, start, stop, len(rows), len(others), visitor.dim, job.levels,
             visitor.ready.factor, visitor.precision.near, visitor.error, visitor.rate,
@@ -173,7 +175,7 @@ class _Strips:
         j = pairs - i * len(others)
         d = visitor.measure(rows, others, i, j)
         listed, force = Listed.of(i, j), torch.empty_like(d)
-        device.visit_listed[(_cells(len(listed.chosen), OF_ROWS),)](
+        visit_listed[(_cells(len(listed.chosen), OF_ROWS),)](
             listed.chosen, listed.begin, listed.other, d, force, rows.facts, others.facts, self.sums,
             len(listed.chosen), len(rows), len(others), job.levels, visitor.ready.factor, visitor.rate,
             KIND=job.kind, COST=job.cost, OWN=job.own, OTHER=job.other, GRADIENT=job.gradient, FARTHEST=job.farthest,
