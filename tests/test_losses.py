@@ -35,7 +35,7 @@ ONE_SIDED = {
     "margins": lambda: TripletLoss(PerClassMargin(5, [0.1, 0.3, 0.2, 0.9, 0.4], nu=0.3), distance="manhattan"),
     "map": lambda: TripletLoss(0.7, distance=Mahalanobis(components=random_rows(4, 5, 8), learned=True)),
     "contrastive": lambda: ContrastiveLoss(0.3, 2.1),
-    "contrastive-active": lambda: ContrastiveLoss(0.3, 2.1, "cosine", "mean-active"),
+    "contrastive-active": lambda: ContrastiveLoss(0.3, 1.4, "cosine", "mean-active"),
     "infonce": lambda: InfoNCE(0.4, learn_temperature=True),
     "supcon": lambda: SupConLoss(0.4, "euclidean", learn_temperature=True),
 }
