@@ -197,7 +197,7 @@ class TripletLoss(BatchLoss):
         )
         self.margins = margins
         self.draws = Draws(rule.seed) if mining == "distance-weighted" else None
-        self._given_margin = settings["margin"]
+        self._given_margin = (settings["margin"],)  # in a tuple, so that a module is not registered twice
         _warn_of_margin(rule, margins, self.normalize)
 
     @property
@@ -223,7 +223,7 @@ class TripletLoss(BatchLoss):
         are the objects themselves, so that a loss built from them shares their parameters. The arguments after
         `implementation` are named only where they are in use.
         """
-        rule, margin = self.rule, self._given_margin
+        rule, margin = self.rule, self._given_margin[0]
         named = {
             "margin": margin if isinstance(margin, PerClassMargin) else _plain(margin),
             "mining": rule.mining,

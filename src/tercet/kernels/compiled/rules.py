@@ -354,7 +354,8 @@ class OneEach(Family):
         z = torch.from_numpy(threshold - d_negative)
         cost = self.rule.cost
         value, slope = cost.value(z).double().numpy(), cost.slope(z).double().numpy()
-        of_temperature = (value - z.double().numpy() * slope) / self.rule.temperature
+        with np.errstate(invalid="ignore"):  # what is not finite becomes NaN in the end
+            of_temperature = (value - z.double().numpy() * slope) / self.rule.temperature
         mined, active = self._by_anchor(owner), self._by_anchor(owner, threshold > d_negative)
         sums = Sums(
             self._by_anchor(owner, value), mined, active,
