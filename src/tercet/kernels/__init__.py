@@ -9,6 +9,9 @@ formed in the same visit:
     reduce_triplets      the one entry: plans, dispatches, normalises
       rule.py            Rule, Penalty, Plan: what is to be computed, and how
       pairing.py         labels, ids, groups, relation -> positives (lists), negatives (masks of a tile), numbers
+      implementations.py the choice between those that follow, and their names
+      compiled/          "numba": loops compiled for the CPU, between PyTorch's products
+      triton/            "triton": kernels for CUDA
       tiled.py           "torch": the loop over tiles
         tiles.py         a block of anchors, a tile of distances, and the sums that they add to
         mining/          the rules as reductions: begin with the positives, see tiles, finish

@@ -31,12 +31,11 @@ def make_plan_for(batch: Batch, rule: Rule, implementation: str = "auto") -> Pla
         InputError: the implementation is none of IMPLEMENTATIONS, or cannot do this; it says why.
     """
     check_choice("implementation", implementation, IMPLEMENTATIONS)
-    if implementation == "auto":
-        fitting = [name for name in _fastest(batch.anchors.device) if not _obstacle(name, batch, rule)]
-        implementation = fitting[0] if fitting else "torch"
-    obstacle = _obstacle(implementation, batch, rule)
-    if obstacle:
+    wanted = _fastest(batch.anchors.device) if implementation == "auto" else implementation
+    obstacle = _obstacle(wanted, batch, rule)
+    if obstacle and implementation != "auto":
         raise InputError(f"implementation {implementation!r} cannot do this: {obstacle}; use 'auto' or 'torch'.")
+    implementation = "torch" if obstacle else wanted
     anchors, references = len(batch.anchors), len(batch.references)
     if implementation == "numba":
         return Plan("numba", min(COMPILED_TILE, max(1, anchors)), min(COMPILED_TILE, max(1, references)))
@@ -67,8 +66,8 @@ def carry_out(plan: Plan, job: Callable[[], Result]) -> Result:
     return job()
 
 
-def _fastest(device: torch.device) -> tuple[str, ...]:
-    return {"cpu": ("numba",)}.get(device.type, ())
+def _fastest(device: torch.device) -> str:
+    return "numba" if device.type == "cpu" else "torch"
 
 
 def _obstacle(implementation: str, batch: Batch, rule: Rule) -> str:

@@ -68,6 +68,38 @@ class TripletStats:
         }
 
 
+def stats_of(
+    n_positives: Tensor,
+    n_negatives: Tensor,
+    *,
+    n_mined: Tensor,
+    n_active: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    dtype: torch.dtype,
+) -> TripletStats:
+    """The figures of a batch.
+
+    Args:
+        n_positives: of each anchor, of shape (A,).
+        n_negatives: the same of its negatives.
+        n_mined: see `TripletStats`.
+        n_active: see `TripletStats`.
+        positive: sum of the distances of all positive pairs, 0-d.
+        negative: the same of all negative pairs.
+        dtype: of the means.
+    """
+    return TripletStats(
+        n_valid=(n_positives * n_negatives).sum(),
+        n_mined=n_mined,
+        n_active=n_active,
+        mean_positive=(positive / n_positives.sum().clamp(min=1)).to(dtype),
+        mean_negative=(negative / n_negatives.sum().clamp(min=1)).to(dtype),
+        anchors_without_positive=(n_positives == 0).sum(),
+        anchors_without_negative=(n_negatives == 0).sum(),
+    )
+
+
 @dataclass(frozen=True)
 class Census:
     """What only a pass of its own can count: the last fields of `TripletStats`, described there."""

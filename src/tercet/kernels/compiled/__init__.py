@@ -30,7 +30,7 @@ from tercet.kernels.compiled.problem import ELEMENTWISE, Problem
 from tercet.kernels.compiled.rules import Family, Sums, family_of
 from tercet.kernels.compiled.tiles import Tiles
 from tercet.kernels.pairing import Batch
-from tercet.kernels.result import Part, Result, Totals, TripletStats
+from tercet.kernels.result import Part, Result, Totals, TripletStats, stats_of
 from tercet.kernels.rule import Plan, Rule
 from tercet.kernels.tiles import full_precision
 
@@ -77,32 +77,23 @@ class Reduction:
     def __init__(self, batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, threads: Crew, ranks: Ranks) -> None:
         self.batch, self.rule, self.need_gradient, self.ranks = batch, rule, need_gradient, ranks
         self.problem = problem = Problem(batch, rule.distance, threads)
-        self.n_negatives = problem.count_negatives()
         make = family_of(rule)
         assert make is not None
-        self.family: Family = make(rule, problem, self.n_negatives)
+        self.family: Family = make(rule, problem, problem.count_negatives())
         self.tiles = Tiles(problem, self.family, plan.tile_rows, need_gradient, ranks)
 
     def totals(self) -> Totals:
         """Visit all, and put what was found in the order of the batch."""
         self.tiles.visit_all()
         sums, mined, active = self.family.finish()
-        n_positives = self.family.n_positives
-        stats = TripletStats(
-            n_valid=_whole((n_positives * self.n_negatives).sum()),
-            n_mined=_whole(mined.sum()),
-            n_active=_whole(active.sum()),
-            mean_positive=self._mean(self.problem.d.sum(), n_positives),
-            mean_negative=self._mean(
-                np.nan if self.problem.overflows else self.tiles.sum_of_distances(), self.n_negatives
-            ),
-            anchors_without_positive=_whole((n_positives == 0).sum()),
-            anchors_without_negative=_whole((self.n_negatives == 0).sum()),
-        )
+        stats = stats_of(
+            torch.from_numpy(self.family.n_positives), torch.from_numpy(self.family.n_negatives),
+            n_mined=_whole(mined.sum()), n_active=_whole(active.sum()),
+            positive=_real(self.problem.d.sum()),
+            negative=_real(np.nan if self.problem.overflows else self.tiles.sum_of_distances()),
+            dtype=self.batch.anchors.dtype,
+        )  # fmt: skip
         return Totals(tuple(self._part(part) for part in sums), stats)
-
-    def _mean(self, total: float, number: Array) -> Tensor:
-        return self.batch.anchors.new_tensor(total / max(1, number.sum()))
 
     def _part(self, sums: Sums) -> Part:
         problem, scale, order = self.problem, self.family.scale.astype(np.float64), self.problem.order_x
@@ -177,19 +168,26 @@ def _joined(batch: Batch, strips: list[Totals]) -> Totals:
             references = together["gradient_anchors"] = together["gradient_anchors"] + references
         temperature = _join([part.gradient_temperature for part in of_strips], sum)
         parts.append(Part(**together, gradient_references=references, gradient_temperature=temperature))
-    return Totals(tuple(parts), _joined_stats(batch, [totals.stats for totals in strips]))
+    return Totals(tuple(parts), _joined_stats(batch, strips))
 
 
-def _joined_stats(batch: Batch, strips: list[TripletStats]) -> TripletStats:
+def _joined_stats(batch: Batch, strips: list[Totals]) -> TripletStats:
     """Counts add up; a mean of distances is one over pairs, of which the strips have unequal numbers."""
-    counted = ("n_valid", "n_mined", "n_active", "anchors_without_positive", "anchors_without_negative")
-    counts: dict[str, Any] = {name: sum(getattr(stats, name) for stats in strips) for name in counted}
-    lengths = [len(strip.anchors) for strip in _strips(batch)]
-    for name, numbers in zip(("mean_positive", "mean_negative"), batch.pairing.counts, strict=True):
-        shares = torch.stack([part.sum() for part in numbers.double().split(lengths)]) / numbers.sum().clamp(min=1)
-        means = torch.stack([getattr(stats, name) for stats in strips])
-        counts[name] = (means.double() * shares).sum().to(means.dtype)
-    return TripletStats(**counts)
+    lengths = [len(totals.parts[0].values) for totals in strips]
+    stats = [totals.stats for totals in strips]
+
+    def whole(name: str, numbers: Tensor) -> Tensor:
+        of_strips = torch.stack([part.sum() for part in numbers.split(lengths)])
+        return (torch.stack([getattr(each, name).double() for each in stats]) * of_strips).sum()
+
+    n_positives, n_negatives = batch.pairing.counts
+    return stats_of(
+        n_positives, n_negatives,
+        n_mined=torch.stack([each.n_mined for each in stats]).sum(),
+        n_active=torch.stack([each.n_active for each in stats]).sum(),
+        positive=whole("mean_positive", n_positives), negative=whole("mean_negative", n_negatives),
+        dtype=batch.anchors.dtype,
+    )  # fmt: skip
 
 
 def _join(found: list[Any], how: Any) -> Any:
@@ -198,6 +196,10 @@ def _join(found: list[Any], how: Any) -> Any:
 
 def _whole(number: Any) -> Tensor:
     return torch.tensor(int(number))
+
+
+def _real(number: Any) -> Tensor:
+    return torch.tensor(float(number), dtype=torch.float64)
 
 
 def _unsorted(rows: Array | Tensor, order: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ Looks. A function `look_...` sees a tile d (R, C) of distances from anchors i0, 
 ...; where a reference is no negative of the anchor, the distance is infinite. Levels are an anchor's thresholds: those
 of anchor i are levels[first[i]:first[i + 1]].
 """
-# ruff: noqa: D103, C901  what the functions share is said above; a loop that branches outside is one loop after all
+# ruff: noqa: C901  a loop that branches outside is one loop after all
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from numba import njit
 
 def _compiled(fastmath: bool | set[str]) -> Callable[[Callable[..., Any]], Any]:
     """A decorator: compiled on the first call, runs without the interpreter's lock, and is kept if that can be."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
 
     def decorate(function: Callable[..., Any]) -> Any:
-        for cache in (True, False):
-            try:
-                return njit(cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)(function)
-            except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-                if not cache:
-                    raise
-        return None
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+            return njit(cache=False, **options)(function)
 
     return decorate
 
@@ -89,6 +87,7 @@ class Rows(NamedTuple):
 
 @strict
 def between(metric: Metric, x: Rows, i: int, y: Rows, j: int) -> float:
+    """The distance of rows x[i] and y[j], in float64."""
     a, b = x.rows[i], y.rows[j]
     total = 0.0
     other = 0.0
@@ -165,6 +164,7 @@ def mask_where(d: Array, keep: Array, value: float) -> None:
 
 @fast
 def sum_of_finite(d: Array) -> float:
+    """The sum of all that is not inf; NaN if anything is."""
     total = 0.0
     for i in range(d.shape[0]):
         of_row = d.dtype.type(0)
@@ -396,6 +396,7 @@ BOTH = 8  # up to so many, the columns' levels are compared with at the same tim
 
 @fast
 def q_of(d: float, root: bool) -> float:
+    """What a distance is compared by, see the module."""
     return d * d if root else d
 
 
@@ -780,6 +781,7 @@ def look_exponents(d: Array, weights: Array, i0: int, nearest: Array, total: Arr
 
 @fast
 def put_exponents(row: Array, weight: Array, nearest: float, inverse: float) -> None:
+    """(nearest - d) / tau for each d of a row, where `inverse` is 1 / tau; -inf where nothing is near."""
     if nearest == np.inf:
         for j in range(row.shape[0]):
             weight[j] = -np.inf
@@ -798,6 +800,7 @@ def look_exponents_again(d: Array, weights: Array, i0: int, nearest: Array, tau:
 
 @fast
 def add_rows(weights: Array, i0: int, total: Array) -> None:
+    """Add the sum of each row to its anchor's total."""
     for i in range(weights.shape[0]):
         of_row = weights.dtype.type(0)
         for j in range(weights.shape[1]):
@@ -892,6 +895,7 @@ def look_beyond(
 
 @fast
 def smallest_beyond(row: Array, level: float) -> float:
+    """The smallest entry above the level; inf if there is none."""
     smallest = row.dtype.type(np.inf)
     for j in range(row.shape[0]):
         smallest = min(smallest, row[j] if row[j] > level else np.inf)
@@ -909,6 +913,7 @@ def may_be_nearer(d: float, best: float, slack: float, metric: Metric) -> bool:
 def keep_nearer(
     row: Array, j: int, a: int, x: Rows, y: Rows, j0: int, metric: Metric, best: Array, index: Array, e: int
 ) -> None:
+    """Take row[j] for the best of level e if it is: nearer, or as near and earlier."""
     q = q_of(row[j], metric.root)
     if index[e] >= 0 and q > q_of(best[e], metric.root) + 2 * (x.slack[a] + metric.relative * q):
         return

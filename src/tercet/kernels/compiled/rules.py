@@ -91,16 +91,21 @@ class Family:
         """The parts, and per anchor the numbers of mined and of active triplets, or pairs."""
         raise NotImplementedError
 
+    def thresholds(self) -> Array:
+        """The distances of the positives, plus their anchors' margins, of the rows' dtype."""
+        found: Array = (self.problem.d + self.margin[self.problem.owner]).astype(self.margin.dtype)
+        return found
+
     def per_anchor(self, of_positives: Array) -> Array:
         """Sums over each anchor's positives."""
         return sum_segments(self.problem.first, of_positives)
 
 
 class Levels:
-    """Thresholds of every anchor, and what lies below each."""
+    """Numbers of every anchor that its negatives are compared with: many of them in ascending order."""
 
-    def __init__(self, problem: Problem, first: Array, levels: Array, degree: int) -> None:
-        self.first, self.degree = first, degree
+    def __init__(self, problem: Problem, first: Array, levels: Array) -> None:
+        self.first = first
         self.most = int(np.diff(first).max(initial=0))
         self.rank: Array | None = None  # of the levels as given; None if they stay in that order
         if self.most > loops.DIRECT:
@@ -109,10 +114,15 @@ class Levels:
             problem.each_anchor(lambda start, stop: loops.rank_levels(first, levels, given, rank, start, stop))
             self.rank = rank
         self.levels = levels
-        if degree == 2:
-            self.above = loops.sums_above(first, levels)
-        else:
-            self.above = np.zeros(len(levels) + len(first))
+
+
+class Thresholds(Levels):
+    """Levels, and what lies below each."""
+
+    def __init__(self, problem: Problem, first: Array, levels: Array, degree: int) -> None:
+        super().__init__(problem, first, levels)
+        self.degree = degree
+        self.above = loops.sums_above(first, self.levels) if degree == 2 else np.zeros(0)
         self.value = np.zeros(len(first) - 1)
         self.count, self.excess = np.zeros((2, len(levels)))
 
@@ -122,16 +132,6 @@ class Levels:
             view.d, view.weights, view.x, view.i0, view.y, view.j0, view.metric,
             self.first, self.levels, self.above, scale, self.degree, self.value, self.count, self.excess,
         )  # fmt: skip
-
-    def look_both(
-        self, d: Array, x: Rows, i0: int, j0: int, metric: Metric, scale: Array, gradient: tuple[bool, Array, Array]
-    ) -> float:
-        """Do all at once, see `loops.below_both`."""
-        found: float = loops.below_both(
-            d, x, i0, j0, metric, self.first, self.levels, scale, self.degree,
-            self.value, self.count, self.excess, *gradient,
-        )  # fmt: skip
-        return found
 
     def join(self, ranks: Ranks) -> None:
         """Add up what the ranks have found."""
@@ -166,7 +166,7 @@ class Sided(Family):
     """Base of the families that count distances below levels, and may look from both sides at once."""
 
     pulls = True
-    levels: Levels
+    levels: Thresholds
 
     def look(self, view: View, visit: int) -> None:
         self.levels.look(view, self.scale)
@@ -174,7 +174,12 @@ class Sided(Family):
     def look_both(
         self, d: Array, x: Rows, i0: int, j0: int, metric: Metric, gradient: tuple[bool, Array, Array]
     ) -> float:
-        return self.levels.look_both(d, x, i0, j0, metric, self.scale, gradient)
+        levels = self.levels
+        found: float = loops.below_both(
+            d, x, i0, j0, metric, levels.first, levels.levels, self.scale, levels.degree,
+            levels.value, levels.count, levels.excess, *gradient,
+        )  # fmt: skip
+        return found
 
     def join(self, ranks: Ranks, visit: int) -> None:
         self.levels.join(ranks)
@@ -185,8 +190,7 @@ class Below(Sided):
 
     def __init__(self, rule: Rule, problem: Problem, n_negatives: Array) -> None:
         super().__init__(rule, problem, n_negatives)
-        thresholds = (problem.d + self.margin[problem.owner]).astype(self.margin.dtype)
-        self.levels = Levels(problem, problem.first, thresholds, rule.cost.degree or 1)
+        self.levels = Thresholds(problem, problem.first, self.thresholds(), rule.cost.degree or 1)
         self.sees_both = self.levels.most <= loops.BOTH
 
     def finish(self) -> tuple[list[Sums], Any, Any]:
@@ -204,7 +208,7 @@ class Contrastive(Sided):
 
     def __init__(self, rule: Rule, problem: Problem, n_negatives: Array) -> None:
         super().__init__(rule, problem, n_negatives)
-        self.levels = Levels(problem, np.arange(len(self.margin) + 1), self.margin.copy(), 2)
+        self.levels = Thresholds(problem, np.arange(len(self.margin) + 1), self.margin.copy(), 2)
 
     def finish(self) -> tuple[list[Sums], Any, Any]:
         value, count, excess = self.levels.finish()
@@ -230,14 +234,14 @@ class Exponents(Family):
         self.nearest = np.full(anchors, np.inf)  # the nearest negative's distance
         self.total = np.zeros(anchors)  # of exp((nearest - d) / tau)
         self.moment = np.zeros(anchors)  # of weight times (d - nearest), in the second visit
-        self.counts_triplets = rule.penalty != "supcon"
-        thresholds = (problem.d + self.margin[problem.owner]).astype(self.margin.dtype)
-        self.levels = Levels(problem, problem.first, thresholds, 0)
+        self.levels = None
+        if rule.penalty != "supcon":  # whose terms are of anchors, not of triplets
+            self.levels = Thresholds(problem, problem.first, self.thresholds(), 0)
 
     def look(self, view: View, visit: int) -> None:
         tau = self.rule.temperature
         if visit == 0:
-            if self.counts_triplets:
+            if self.levels is not None:
                 self.levels.look(view, self.scale)
             loops.look_exponents(view.d, view.weights, view.i0, self.nearest, self.total, tau)
             view.tensor.exp_()
@@ -256,20 +260,18 @@ class Exponents(Family):
         (some,) = (own < np.inf).nonzero()
         self.total[some] *= np.exp((self.nearest[some] - own[some]) / self.rule.temperature)
         _add_up(ranks, self.total)
-        if self.counts_triplets:
+        if self.levels is not None:
             self.levels.join(ranks)
 
     def turn(self, need_gradient: bool) -> None:
         some = self.total > 0
-        has_term = (self.n_positives > 0) & (some | (not self.counts_triplets))
+        has_term = (self.n_positives > 0) & (some | (self.levels is None))
         (at,) = has_term.nonzero()
         d, real = pad_segments(self.problem.first, self.problem.d, at)
         nearest, total, margin = (
             torch.from_numpy(each[at].astype(np.float64))[:, None] for each in (self.nearest, self.total, self.margin)
         )
-        found = evaluate(
-            self.rule, torch.from_numpy(d), torch.from_numpy(real), nearest, total, margin, need_gradient
-        )  # fmt: skip
+        found = evaluate(self.rule, torch.from_numpy(d), torch.from_numpy(real), nearest, total, margin, need_gradient)
         self.values = np.zeros(len(self.margin))
         self.values[at] = found.values.numpy()
         self.n_terms = has_term * (self.n_positives if self.rule.penalty == "logsumexp" else 1)
@@ -282,7 +284,7 @@ class Exponents(Family):
         self.shares = pull * self.scale
 
     def finish(self) -> tuple[list[Sums], Any, Any]:
-        if self.counts_triplets:
+        if self.levels is not None:
             mined, active = self.n_positives * self.n_negatives, self.per_anchor(self.levels.finish()[1])
         else:
             mined = active = self.n_terms
@@ -311,7 +313,7 @@ class OneEach(Family):
         self.d_positive = d[self.chosen]
         self.beyond = rule.mining in SEMIHARD
         if self.beyond:
-            self.levels = Levels(problem, self.first, self.d_positive, 0)
+            self.levels = Levels(problem, self.first, self.d_positive)
         searches = len(self.chosen) if self.beyond else anchors
         self.best, self.index = np.full(searches, np.inf), np.full(searches, NONE)
         self.farthest, self.farthest_index = np.full(anchors, -np.inf), np.full(anchors, NONE)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tercet.errors import InputError, check_choice
 from tercet.kernels.pairing import Batch
-from tercet.kernels.result import Part, Totals, TripletStats
+from tercet.kernels.result import Part, Totals, stats_of
 from tercet.kernels.rule import Plan, Rule
 from tercet.kernels.triton import obstacle
 from tercet.kernels.triton.families import Sums, family_of
@@ -36,17 +36,10 @@ class Reduction:
             self.family = family_of(self.rule)(self.batch, self.rule, self.visitor, self.x, self.y, self.need_gradient)
             sums, mined, active = self.family.run()
             parts = tuple(self._part(part) for part in sums)
-        n_positives, n_negatives = self.batch.pairing.counts
-        dtype = self.batch.anchors.dtype
-        stats = TripletStats(
-            n_valid=(n_positives * n_negatives).sum(),
-            n_mined=mined.sum(),
-            n_active=active.sum(),
-            mean_positive=(self.family.positive / n_positives.sum().clamp(min=1)).to(dtype),
-            mean_negative=(self.family.negative / n_negatives.sum().clamp(min=1)).to(dtype),
-            anchors_without_positive=(n_positives == 0).sum(),
-            anchors_without_negative=(n_negatives == 0).sum(),
-        )
+        stats = stats_of(
+            *self.batch.pairing.counts, n_mined=mined.sum(), n_active=active.sum(),
+            positive=self.family.positive, negative=self.family.negative, dtype=self.batch.anchors.dtype,
+        )  # fmt: skip
         return Totals(parts, stats)
 
     def _part(self, sums: Sums) -> Part:
