@@ -1,11 +1,13 @@
 """The compiled CPU kernels equal the loops, whatever the tiles, the strips and the number of threads."""
 
+import functools
 import itertools
 import os
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -198,28 +200,75 @@ def test_runs_are_equal_to_the_bit_and_threads_change_no_more_than_rounding(rule
         assert_same_result(first, alone, 1e-5)
 
 
-def test_the_crew_leaves_the_number_of_threads_alone():
+@pytest.fixture(params=["of PyTorch", "own"])
+def threads(request):
+    """A crew of three, of either kind."""
     torch.set_num_threads(3)
-    sizes = []
-    threads = crew.current_crew()
-    threads.lead(lambda: threads.run(lambda worker, item: sizes.append(torch.get_num_threads()), list(range(6))))
-    assert sizes == [1] * 6
-    thread = threading.Thread(target=lambda: sizes.append(torch.get_num_threads()))
+    return crew.OwnThreads(3) if request.param == "own" else crew.current_crew()
+
+
+def test_the_crew_leaves_the_number_of_threads_alone(threads):
+    found = []
+    threads.lead(lambda: threads.run(lambda worker, item: found.append(threading.get_ident()), list(range(6))))
+    assert len(found) == 6
+    assert len(set(found)) <= 3
+    other = []
+    thread = threading.Thread(target=lambda: other.append(torch.get_num_threads()))
     thread.start()
     thread.join()
-    assert sizes[-1] == torch.get_num_threads() == 3
+    assert other == [torch.get_num_threads()] == [3]
 
 
-def test_an_error_in_a_thread_is_raised():
-    torch.set_num_threads(2)
+def test_items_are_shared_by_worker_whichever_threads_come(threads, monkeypatch):
+    def share(items):
+        shares = {}
+        threads.lead(lambda: threads.run(lambda worker, item: shares.setdefault(worker, []).append(item), items))
+        return shares
 
+    whole = {0: [0, 3, 6], 1: [1, 4], 2: [2, 5]}
+    assert share(list(range(7))) == whole
+    assert share([0, 1]) == {0: [0], 1: [1]}
+    assert share([]) == {}
+    if isinstance(threads, crew.PyTorchThreads):  # a runtime that has fewer threads to give, or none but the caller's
+        monkeypatch.setattr(crew, "_gnu_parallel", lambda: lambda job, data, size, flags: job(None))
+        assert share(list(range(7))) == whole
+
+
+def test_no_graph_is_made_in_a_thread_and_inference_mode_reaches_it(threads):
+    states = []
+
+    def note(worker, item):
+        states.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+
+    with torch.no_grad():
+        threads.lead(lambda: threads.run(note, list(range(3))))
+    assert states == [(False, False)] * 3
+    rows, labels = random_rows(24, 5, 1, torch.float32), torch.arange(24) // 3
+    expected = reduce_triplets(rows, None, labels, None, Rule(Euclidean()), plan=Plan("numba", 5, 5))
+    with torch.inference_mode():
+        found = reduce_triplets(rows.clone(), None, labels, None, Rule(Euclidean()), plan=Plan("numba", 5, 5))
+    assert_same_result(found, expected, 1e-6)
+
+
+def test_an_error_in_a_thread_is_raised(threads):
     def job(worker, item):
         if worker == len(items) - 1:
             raise ValueError(item)
 
     for items in ([0, 1], [0], [1]):
         with pytest.raises(ValueError, match=str(items[-1])):
-            crew.current_crew().run(job, items)
+            threads.lead(functools.partial(threads.run, job, items))
+
+
+@pytest.mark.parametrize("kind", [crew.Crew, crew.OwnThreads])
+def test_other_threads_give_the_same(kind, monkeypatch):
+    torch.set_num_threads(2)
+    x, labels = random_rows(120, 9, 1, torch.float32), torch.arange(120) // 4
+    call = functools.partial(reduce_triplets, x, None, labels, None, Rule(Euclidean()), plan=Plan("numba", 30, 30))
+    expected = call()
+    monkeypatch.setattr(crew, "current_crew", lambda: kind(2) if kind is crew.OwnThreads else kind(1))
+    monkeypatch.setattr(compiled, "current_crew", crew.current_crew)
+    assert_same_result(call(), expected, 1e-5)
 
 
 @pytest.mark.parametrize("blocks", range(9))
@@ -412,3 +461,39 @@ def test_threads_at_once_leave_the_precision_of_products_as_it_was():
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+LEVELS = {
+    "spread": torch.linspace(0.5, 1.5, 40),
+    "one value": torch.full((30,), 0.7),
+    "all zero": torch.zeros(30),
+    "in clusters": torch.cat([torch.full((20,), 0.5), 0.9 + 1e-6 * torch.arange(20), torch.tensor([1.0, 5.0, 1e4])]),
+    "below zero": torch.linspace(-0.3, 0.2, 50),
+    "tiny": torch.linspace(1e-30, 2e-30, 33),
+}
+
+
+@pytest.mark.parametrize("or_equal", [True, False])
+@pytest.mark.parametrize("reach", [0.0, 1e-5])
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_grid_finds_the_number_of_levels_below_or_says_that_it_is_in_doubt(levels, reach, or_equal, dtype):
+    levels = levels.to(dtype)
+    between = torch.rand(400, generator=torch.Generator().manual_seed(0)).to(dtype)
+    between = levels.min() + (between * 1.2 - 0.1) * (levels.max() - levels.min())
+    near = torch.cat([levels, torch.nextafter(levels, levels.new_tensor(-9)), torch.nextafter(levels, levels + 9)])
+    row = torch.cat([between, near, levels.new_tensor([torch.inf, 0, 1e30])]).numpy()
+    walls, table = levels.numpy(), np.empty(loops.CELLS * len(levels) + 2, np.int32)
+    ends, at, cell = (np.empty(length, np.int32) for length in (len(levels), len(row), len(row)))
+    kind = walls.dtype.type
+    origin, per_unit = loops.lay_grid(walls, reach, table, ends)
+    loops.put_cells(row, kind(origin), kind(per_unit), len(table) - 1, cell)
+    scratch = np.empty((2, len(row)), walls.dtype)
+    doubtful = loops.place_in_grid(row, cell, table, ends, walls, kind(reach), or_equal, at, scratch)
+    expected = np.searchsorted(walls, row, side="right" if or_equal else "left")
+    assert at.tolist() == expected.tolist()
+    finite = np.isfinite(row)
+    gaps = np.abs(row[:, None].astype(float) - walls.astype(float)).min(1)
+    certain = finite & (gaps <= reach * (1 - 1e-6))
+    assert set(certain.nonzero()[0]) <= set(cell[:doubtful].tolist())
+    assert not set((~finite | (gaps > reach * (1 + 1e-3) + 1e-6)).nonzero()[0]) & set(cell[:doubtful].tolist())

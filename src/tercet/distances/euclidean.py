@@ -49,8 +49,10 @@ def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _common_centre(x: Tensor, y: Tensor) -> Tensor:
     """Of shape (D,); neither side may be empty."""
-    mean = (x.mean(0) + y.mean(0)) / 2
-    spread = torch.maximum((x - mean).abs().max(), (y - mean).abs().max())
+    mean = x.mean(0) if y is x else (x.mean(0) + y.mean(0)) / 2
+    spread = (x - mean).abs().max()
+    if y is not x:
+        spread = torch.maximum(spread, (y - mean).abs().max())
     mantissa, _ = torch.frexp(spread)
     unit = torch.where(spread > 0, spread / mantissa / 2, 1)  # the power of two in (spread/2, spread]
     return (mean / unit).round() * unit

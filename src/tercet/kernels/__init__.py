@@ -173,9 +173,9 @@ def _draws_in_float64(rule: Rule) -> bool:
 def _normalised(batch: Batch, rule: Rule, plan: Plan, totals: Totals, dtype: torch.dtype) -> Result:
     """Divide as the reduction says; a mean over nothing is 0, and what is not finite becomes NaN."""
     stats = totals.stats
-    finite = batch.anchors.isfinite().all()
+    finite = _all_finite(batch.anchors)
     if not batch.is_alone:
-        finite &= batch.references.isfinite().all()
+        finite &= _all_finite(batch.references)
     finite &= stats.mean_positive.isfinite() & stats.mean_negative.isfinite()  # a distance may overflow
     if batch.margins is not None:
         finite &= batch.margins.isfinite().all()
@@ -200,6 +200,14 @@ def _normalised(batch: Batch, rule: Rule, plan: Plan, totals: Totals, dtype: tor
         stats=stats,
         plan=plan,
     )
+
+
+def _all_finite(rows: Tensor) -> Tensor:
+    """`rows.isfinite().all()`, several times faster on a CPU."""
+    if not rows.numel():
+        return torch.ones((), dtype=torch.bool, device=rows.device)
+    smallest, largest = torch.aminmax(rows)
+    return smallest.isfinite() & largest.isfinite()
 
 
 def _added(parts: Iterable[Tensor]) -> Tensor:

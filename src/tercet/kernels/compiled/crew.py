@@ -1,20 +1,28 @@
 """Threads that deal the tiles out among themselves, and the order in which tiles may be visited together.
 
-Each thread runs PyTorch's and its own loops on one core. PyTorch's own threads idle meanwhile: two pools that spin for
-the same cores cost half of them. So even what comes between the tiles runs in a thread of the crew, its leader.
+Two pools of threads that spin for the same cores cost half of them, so the tiles run in PyTorch's own threads, each of
+which runs PyTorch's functions and ours on one core. That needs PyTorch to use an OpenMP runtime with GNU's entry point,
+as it does on Linux. Elsewhere they run in threads of ours, and so does all between the tiles, while PyTorch's idle.
 """
+
+# ruff: noqa: D102  the methods of a crew are described once, in the base class
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+_HOME = os.getpid()
 _LEADING = threading.local()  # the crew that this thread leads
 
 Item = TypeVar("Item")
@@ -22,33 +30,67 @@ Found = TypeVar("Found")
 
 
 class Crew:
-    """As many threads as PyTorch would use: a leader and its helpers. One does without, and runs in the caller's."""
+    """One thread, which is the caller's; base of those with more."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        if size > 1:
-            self._leader = _threads(1)
-            self._helpers = _threads(size - 1)
-            torch.set_num_threads(size)  # the threads have set the default of threads to come, too: set it back
 
     def lead(self, job: Callable[[], Found]) -> Found:
-        """The result of a job, done by the leader; the jobs of several callers wait for each other."""
+        """The result of a job, which may `run` others, done in the thread from which these are to be run."""
+        _LEADING.crew = self
+        return job()
 
-        def led() -> Found:
-            _LEADING.crew = self
-            return job()
+    def run(self, job: Callable[[int, Item], None], items: Sequence[Item]) -> None:
+        """Call job(worker, item) for every item; workers take turns, so that each one's share is always the same."""
+        for item in items:
+            job(0, item)
 
-        if self.size == 1:
-            return led()
+
+class PyTorchThreads(Crew):
+    """PyTorch's own threads, which wait for work as they do after any function of PyTorch's."""
+
+    def run(self, job: Callable[[int, Item], None], items: Sequence[Item]) -> None:
+        size = min(self.size, len(items))
+        if size < 2:
+            return super().run(job, items)
+        parallel, numbers = _gnu_parallel(), itertools.count()
+        errors: list[BaseException] = []
+        inference = torch.is_inference_mode_enabled()
+
+        def share(worker: int) -> None:
+            try:
+                with torch.inference_mode(inference), torch.no_grad():  # which every thread has to be told
+                    for item in items[worker::size]:
+                        job(worker, item)
+            except BaseException as error:  # raised below, in the caller's thread
+                errors.append(error)
+
+        assert parallel is not None
+        parallel(_SHARE(lambda _: share(next(numbers))), None, size, 0)
+        for worker in range(next(numbers), size):  # the runtime may give fewer threads than it is asked for
+            share(worker)
+        if errors:
+            raise errors[0]
+
+
+class OwnThreads(Crew):
+    """A leader and its helpers."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._leader = _threads(1)
+        self._helpers = _threads(size - 1)
+        torch.set_num_threads(size)  # the threads have set the default of threads to come, too: set it back
+
+    def lead(self, job: Callable[[], Found]) -> Found:
+        """Done by the leader; the jobs of several callers wait for each other."""
         try:
-            found = self._leader.submit(led)
+            found = self._leader.submit(super().lead, job)
         except RuntimeError:  # the interpreter is ending and starts no more threads
             return Crew(1).lead(job)
         return found.result()
 
     def run(self, job: Callable[[int, Item], None], items: Sequence[Item]) -> None:
-        """Call job(worker, item) for every item; workers take turns, so that each one's share is always the same."""
-
         def share(worker: int) -> None:
             for item in items[worker :: self.size]:
                 job(worker, item)
@@ -61,6 +103,24 @@ class Crew:
                 done.exception()  # wait for all: none may go on writing once this is left
         for done in busy:
             done.result()
+
+
+_SHARE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@lru_cache(maxsize=1)
+def _gnu_parallel() -> Callable[..., None] | None:
+    """The function of PyTorch's OpenMP runtime that calls another in several threads of its pool; None without it."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if not sys.platform.startswith("linux") or "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
+        return None
+    try:
+        found = ctypes.CDLL(str(library)).GOMP_parallel  # loaded already; this is the one that PyTorch itself calls
+    except (OSError, AttributeError):
+        return None
+    found.argtypes, found.restype = (_SHARE, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    call: Callable[..., None] = found
+    return call
 
 
 def _threads(number: int) -> ThreadPoolExecutor:
@@ -78,15 +138,29 @@ def _be_one_thread() -> None:
     torch.set_grad_enabled(False)  # of this thread, as of the one that called
 
 
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Let what a call frees serve the next one, instead of going back to the system, which costs more than the sums.
+
+    The C library decides by the largest block that has been freed so far, up to 32 MB (glibc; others take no notice).
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)  # freed at once, and never touched: it takes no memory
+
+
 @lru_cache(maxsize=8)
 def _crew(size: int, process: int) -> Crew:
-    return Crew(size)
+    _keep_freed_memory()
+    if size == 1:
+        return Crew(1)
+    if process == _HOME and _gnu_parallel():  # PyTorch's threads are lost in a fork, and asking for them hangs
+        return PyTorchThreads(size)
+    return OwnThreads(size)
 
 
 def current_crew() -> Crew:
     """The crew of this process, of the size that PyTorch is set to now."""
     try:
-        return _crew(torch.get_num_threads(), os.getpid())  # threads do not survive a fork
+        return _crew(torch.get_num_threads(), os.getpid())  # threads of ours are lost in a fork, too
     except RuntimeError:  # the interpreter is ending and starts no more threads
         return Crew(1)
 

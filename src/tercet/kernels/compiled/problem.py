@@ -22,6 +22,7 @@ from tercet.kernels.compiled.loops import (
     Metric,
     Rows,
     list_distances,
+    mask_class,
     mask_equal,
     mask_where,
     pull_list,
@@ -30,6 +31,7 @@ from tercet.kernels.compiled.loops import (
 )
 from tercet.kernels.pairing import Batch
 
+WORTH_SHARING = 8192  # positives, of which a thread takes some 30 ns each
 ELEMENTWISE: dict[type[Distance], int] = {
     Manhattan: MANHATTAN,
     Chebyshev: CHEBYSHEV,
@@ -144,7 +146,7 @@ class Problem:
             return
         x, y = self.codes_x, self.codes_y
         if x[i0] <= y[j1 - 1] and y[j0] <= x[i1 - 1]:  # sorted: only then may a class be in both
-            mask_equal(d, x, i0, y, j0, value)
+            mask_class(d, x, i0, y, j0, value)
         for of_x, of_y in () if self.only_rows_exclude else self.exclusions:
             mask_equal(d, of_x, i0, of_y, j0, value)
 
@@ -159,7 +161,7 @@ class Problem:
         begin, end = (0, len(self.first) - 1) if rows is None else (rows.start, rows.stop)
         shares = [(begin, end)]
         pairs = self.first[begin], self.first[end]
-        if self.batch.is_by_class and pairs[1] - pairs[0] > 1024 and self.crew.size > 1:
+        if self.batch.is_by_class and pairs[1] - pairs[0] > WORTH_SHARING and self.crew.size > 1:
             cuts = np.searchsorted(self.first, np.linspace(*pairs, 4 * self.crew.size + 1)[1:-1])
             cuts = np.searchsorted(self.codes_x, self.codes_x[np.minimum(cuts, end - 1)])  # where a class begins
             bounds = np.unique(np.concatenate([[begin], np.maximum(cuts, begin), [end]]))

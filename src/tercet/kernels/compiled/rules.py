@@ -108,12 +108,34 @@ class Levels:
         self.first = first
         self.most = int(np.diff(first).max(initial=0))
         self.rank: Array | None = None  # of the levels as given; None if they stay in that order
+        self.grid = empty_grid(first if self.most > loops.DIRECT else first[:1])
         if self.most > loops.DIRECT:
-            given, levels, rank = levels, levels.copy(), np.empty(len(levels), np.int64)
-            problem.each_anchor(lambda start, stop: loops.sort_levels(first, levels, start, stop))
-            problem.each_anchor(lambda start, stop: loops.rank_levels(first, levels, given, rank, start, stop))
+            given, levels, rank = levels, sort_segments(first, levels, self.most), np.empty(len(levels), np.int64)
+            x, metric, grid = problem.x, problem.metric, self.grid
+            problem.each_anchor(lambda start, stop: loops.lay_grids(first, levels, x, metric, grid, start, stop))
+            problem.each_anchor(lambda start, stop: loops.rank_levels(first, levels, given, grid, rank, start, stop))
             self.rank = rank
         self.levels = levels
+
+
+def empty_grid(first: Array) -> loops.Grid:
+    """A grid that is not laid yet, for levels of which those of anchor a are [first[a]:first[a + 1]]."""
+    lengths = np.diff(first)
+    cells = np.where(lengths > loops.DIRECT, loops.CELLS * lengths + 2, 0)
+    origin, per_unit, reach = np.empty((3, len(lengths)))
+    table, ends = np.empty(cells.sum(), np.int32), np.empty(first[-1], np.int32)
+    return loops.Grid(np.concatenate([[0], np.cumsum(cells)]), origin, per_unit, reach, table, ends)
+
+
+def sort_segments(first: Array, values: Array, most: int) -> Array:
+    """values[first[a]:first[a + 1]] in ascending order, for each a; the longest has `most`."""
+    lengths = np.diff(first)
+    real = np.arange(most) < lengths[:, None]
+    padded = np.full(real.shape, np.inf, values.dtype)
+    padded[real] = values
+    padded.sort(axis=1)  # what is padded stays behind: what is not a number makes the whole result none
+    ordered: Array = padded[real]
+    return ordered
 
 
 class Thresholds(Levels):
@@ -130,7 +152,7 @@ class Thresholds(Levels):
         """Count and add up the tile's distances below each level, and weigh them."""
         loops.look_below(
             view.d, view.weights, view.x, view.i0, view.y, view.j0, view.metric,
-            self.first, self.levels, self.above, scale, self.degree, self.value, self.count, self.excess,
+            self.first, self.levels, self.grid, self.above, scale, self.degree, self.value, self.count, self.excess,
         )  # fmt: skip
 
     def join(self, ranks: Ranks) -> None:
@@ -323,7 +345,10 @@ class OneEach(Family):
         if not self.beyond:
             loops.look_nearest(d, x, i0, y, j0, metric, self.best, self.index, 1)
             return
-        loops.look_beyond(d, x, i0, y, j0, metric, self.first, self.levels.levels, self.best, self.index)
+        levels = self.levels
+        loops.look_beyond(
+            d, x, i0, y, j0, metric, self.first, levels.levels, levels.grid, self.best, self.index
+        )  # fmt: skip
         if self.rule.fallback == "farthest":
             loops.look_nearest(d, x, i0, y, j0, metric, self.farthest, self.farthest_index, -1)
 

@@ -87,38 +87,45 @@ class Tiles:
                 _add_pulled(self.dy, self.pull_y, self.problem.rows_y)
 
     def _visit(self, visit: int, last: bool, worker: int, tile: tuple[int, int]) -> None:
-        rows, columns = self.rows_x[tile[0]], self.rows_y[tile[1]]
-        if self.problem.two_sided and rows == columns and rows[1] - rows[0] > 1:
-            # Half of a tile on the diagonal is the other half's mirror image: cut out what may be seen from both sides.
-            middle = sum(rows) // 2
-            upper, lower = (rows[0], middle), (middle, rows[1])
-            for part in ((upper, upper), (upper, lower), (lower, lower)):
-                self._show(visit, last, worker, *part)
-        else:
-            self._show(visit, last, worker, rows, columns)
-
-    def _show(self, visit: int, last: bool, worker: int, rows: Bounds, columns: Bounds) -> None:
         """Form one tile of distances, show it, and add the gradient."""
-        problem, family, metric = self.problem, self.family, self.problem.metric
+        problem, family = self.problem, self.family
+        rows, columns = self.rows_x[tile[0]], self.rows_y[tile[1]]
         (i0, i1), (j0, j1) = rows, columns
         if problem.all_one_class(i0, i1, j0, j1):
             return
-        (tensor, d), (weight_tensor, weights), turned, back = self.buffers[worker].of(i1 - i0, j1 - j0)
-        mirrored = problem.two_sided and i0 != j0
+        buffers = self.buffers[worker].of(i1 - i0, j1 - j0)
         pulls = last and self.pulls
+        if problem.prepared is not None and problem.two_sided and family.sees_both:
+            tensor, d = buffers[0]
+            self._form(tensor, d, rows, columns)
+            gradient = (pulls, self.arrays[0], self.pull_x)
+            self.distances[worker] += 2 * family.look_both(d, problem.x, i0, j0, problem.metric, gradient)
+            if pulls:
+                self._multiply(tensor, rows, columns)
+        else:
+            self._show(visit, pulls, worker, rows, columns, buffers)
+
+    def _form(self, tensor: Tensor, d: Array, rows: Bounds, columns: Bounds) -> None:
+        """Put inner products in a tile, -inf where pairs are no negatives; or distances, and inf, without products."""
+        problem, (i0, i1), (j0, j1) = self.problem, rows, columns
         if problem.prepared is not None:
             torch.mm(problem.rows_x[i0:i1], problem.rows_y[j0:j1].T, out=tensor)
             problem.mask(d, i0, i1, j0, j1, -math.inf)
-            if mirrored and family.sees_both:
-                total = family.look_both(d, problem.x, i0, j0, metric, (pulls, self.arrays[0], self.pull_x))
-                self.distances[worker] += 2 * total
-                if pulls:
-                    self._multiply(tensor, rows, columns)
-                return
+        else:
+            loops.fill_tile(d, problem.x, i0, problem.y, j0, problem.metric)
+            problem.mask(d, i0, i1, j0, j1, math.inf)
+
+    def _show(
+        self, visit: int, pulls: bool, worker: int, rows: Bounds, columns: Bounds, buffers: list[tuple[Tensor, Array]]
+    ) -> None:
+        """Form a tile of distances, show it from one side and then from the other, and add the gradient."""
+        problem, family, metric, i0, j0 = self.problem, self.family, self.problem.metric, rows[0], columns[0]
+        (tensor, d), (weight_tensor, weights), turned, back = buffers
+        mirrored = problem.two_sided and i0 != j0
+        self._form(tensor, d, rows, columns)
+        if problem.prepared is not None:
             total = loops.to_distances(d, problem.x, i0, problem.y, j0, metric)
         else:
-            loops.fill_tile(d, problem.x, i0, problem.y, j0, metric)
-            problem.mask(d, i0, i1, j0, j1, math.inf)
             total = loops.sum_of_finite(d)
         if visit == 0:
             self.distances[worker] += 2 * total if mirrored else total
@@ -130,15 +137,21 @@ class Tiles:
                 loops.add_transpose(weights, back[1])
         if pulls and problem.prepared is not None:
             loops.to_pulls(d, weights, problem.x, i0, problem.y, j0, metric, *self.arrays)
+            if problem.two_sided and not mirrored:
+                loops.add_own_transpose(d)
             self._multiply(tensor, rows, columns)
         elif pulls:
             loops.pull_tile(d, weights, problem.x, i0, problem.y, j0, metric, *self.arrays[:2])
 
     def _multiply(self, pulls: Tensor, rows: Bounds, columns: Bounds) -> None:
-        """The part of the gradient that is a matrix product: -pulls y for x, and -pulls' x for y."""
+        """The part of the gradient that is a matrix product: -pulls y for x, and -pulls' x for y.
+
+        On the diagonal of a two-sided problem, where pulls are symmetric, these are one.
+        """
         (i0, i1), (j0, j1) = rows, columns
         self.dx[i0:i1].addmm_(pulls, self.problem.rows_y[j0:j1], alpha=-1)
-        self.dy[j0:j1].addmm_(pulls.T, self.problem.rows_x[i0:i1], alpha=-1)
+        if not (self.problem.two_sided and rows == columns):
+            self.dy[j0:j1].addmm_(pulls.T, self.problem.rows_x[i0:i1], alpha=-1)
 
 
 def _threads_of_all(crew: Crew, ranks: Ranks) -> int:
