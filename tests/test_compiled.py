@@ -15,6 +15,7 @@ from tercet.distances import Chebyshev, Cosine, Euclidean, Jaccard, Manhattan, M
 from tercet.errors import InputError
 from tercet.kernels import Plan, Rule, compiled, reduce_triplets
 from tercet.kernels.compiled import crew, loops, rules
+from tercet.kernels.compiled import problem as problem_module
 from tercet.testing import (
     PROBLEMS,
     KernelContract,
@@ -173,7 +174,7 @@ def test_strips_do_not_matter(rule, name, monkeypatch):
     problem = PROBLEMS[name]()
     expected = problem.reduce(rule, "numba")
     monkeypatch.setattr(compiled, "MOST_POSITIVES", 30)
-    assert len(list(compiled._strips(_batch(problem)))) > 1, "vacuous: one strip"
+    assert len(compiled._strips(_batch(problem))) > 1, "vacuous: one strip"
     assert_same_result(problem.reduce(rule, plan=Plan("numba", 5, 5)), expected)
 
 
@@ -461,6 +462,28 @@ def test_threads_at_once_leave_the_precision_of_products_as_it_was():
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("most", [1 << 20, 60], ids=["at once", "in strips"])
+@pytest.mark.parametrize("distance", [Euclidean(), SquaredEuclidean(), Cosine()], ids=lambda d: d.name)
+@pytest.mark.parametrize("penalty", ["hinge", "squared-hinge", "logsumexp", "contrastive"])
+def test_positives_taken_by_products_give_the_same(penalty, distance, most, monkeypatch):
+    """Of many positives: duplicates among them, and near ones, whose differences products would lose."""
+    x = random_rows(48, 6, 4) + 30  # far from the origin, too
+    x[7], x[40], x[9] = x[3], x[41], x[4] + 1e-6
+    x[44] = 31
+    labels = (torch.arange(48) % 2)[torch.randperm(48, generator=torch.Generator().manual_seed(0))]
+    rule = Rule(distance, margin=0.3, penalty=penalty, reduction="sum")
+    weights = torch.linspace(0, 2, 48).double()
+    monkeypatch.setattr(compiled, "MOST_POSITIVES", most)
+    call = functools.partial(reduce_triplets, x, None, labels, None, rule, weights=weights)
+    monkeypatch.setattr(problem_module, "DENSE", 0)
+    found = call(implementation="numba")
+    monkeypatch.setattr(problem_module, "DENSE", 1000)
+    assert_same_result(found, call(implementation="numba"), 1e-9)
+    assert_same_result(
+        found, reduce_triplets(x, None, labels, None, rule, weights=weights, implementation="torch"), 1e-8
+    )
 
 
 LEVELS = {

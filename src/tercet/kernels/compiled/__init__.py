@@ -2,7 +2,9 @@
 
     compilation.py   says that the loops are being compiled
     crew.py          threads, and the order of tiles that lets them write without waiting for each other
-    problem.py       a batch -> sorted rows, positives as lists, threads' shares
+    sides.py         a batch -> anchors and references, sorted and ready
+    pulls.py         the gradient for them, as it is gathered
+    problem.py       a strip of them -> positives as lists, threads' shares
     loops.py         compiled: distances of rows and of a tile, what a tile adds to an anchor's state, gradients
     tiles.py         the visit: products, distances, looks, gradient
     rules.py         the families: state, looks, and what follows in the end
@@ -15,7 +17,8 @@ anchors go in strips, one-sided: three products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +29,13 @@ from tercet.collectives import ALONE, Ranks
 from tercet.kernels.compiled import compilation  # noqa: F401  listens from here on
 from tercet.kernels.compiled.crew import Crew, current_crew, leading_crew
 from tercet.kernels.compiled.loops import Array
-from tercet.kernels.compiled.problem import ELEMENTWISE, Problem
+from tercet.kernels.compiled.problem import Problem
+from tercet.kernels.compiled.pulls import Pulls
 from tercet.kernels.compiled.rules import Family, Sums, family_of
+from tercet.kernels.compiled.sides import ELEMENTWISE, Sides
 from tercet.kernels.compiled.tiles import Tiles
 from tercet.kernels.pairing import Batch
-from tercet.kernels.result import Part, Result, Totals, TripletStats, stats_of
+from tercet.kernels.result import Part, Result, Totals, stats_of
 from tercet.kernels.rule import Plan, Rule
 from tercet.kernels.tiles import full_precision
 
@@ -65,87 +70,132 @@ def reduce_compiled(batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, r
     With several ranks, of a batch that `divides_tiles`, the gradient of rows is that of this rank's share of the tiles
     and of the positives: what one device gives is the sum over ranks. All else is whole on every rank.
     """
-    threads = leading_crew()
     with full_precision():
-        strips = [Reduction(strip, rule, plan, need_gradient, threads, ranks).totals() for strip in _strips(batch)]
-    return strips[0] if len(strips) == 1 else _joined(batch, strips)
+        return Reduction(batch, rule, plan, need_gradient, leading_crew(), ranks).totals()
+
+
+@dataclass
+class Strip:
+    """What is kept of some of the anchors once their tiles are visited: a few numbers for each."""
+
+    n_positives: Array
+    n_negatives: Array
+    scale: Array
+    sums: list[Sums]
+    n_mined: int
+    n_active: int
+    positive: float  # the sum of all distances to positives
+    negative: float
 
 
 class Reduction:
-    """One problem, from its tiles to its totals."""
+    """One batch, from its sides to its totals."""
 
     def __init__(self, batch: Batch, rule: Rule, plan: Plan, need_gradient: bool, threads: Crew, ranks: Ranks) -> None:
-        self.batch, self.rule, self.need_gradient, self.ranks = batch, rule, need_gradient, ranks
-        self.problem = problem = Problem(batch, rule.distance, threads)
-        make = family_of(rule)
-        assert make is not None
-        self.family: Family = make(rule, problem, problem.count_negatives())
-        self.tiles = Tiles(problem, self.family, plan.tile_rows, need_gradient, ranks)
+        self.batch, self.rule, self.plan, self.need_gradient = batch, rule, plan, need_gradient
+        self.crew, self.ranks = threads, ranks
+        self.sides = Sides.of(batch, rule.distance)
+        self.pulls: list[Pulls] = []  # of each part
+        self.of_tiles: Pulls | None = None
+        if need_gradient:
+            two_sided = self.sides.two_sided and len(_strips(batch)) == 1
+            self.of_tiles = Pulls(self.sides.rows_x, self.sides.rows_y, two_sided)
 
     def totals(self) -> Totals:
         """Visit all, and put what was found in the order of the batch."""
-        self.tiles.visit_all()
-        sums, mined, active = self.family.finish()
+        strips = [self._strip(rows) for rows in _strips(self.batch)]
         stats = stats_of(
-            torch.from_numpy(self.family.n_positives), torch.from_numpy(self.family.n_negatives),
-            n_mined=_whole(mined.sum()), n_active=_whole(active.sum()),
-            positive=_real(self.problem.d.sum()),
-            negative=_real(np.nan if self.problem.overflows else self.tiles.sum_of_distances()),
+            _joined([strip.n_positives for strip in strips]),
+            _joined([strip.n_negatives for strip in strips]),
+            n_mined=torch.tensor(sum(strip.n_mined for strip in strips)),
+            n_active=torch.tensor(sum(strip.n_active for strip in strips)),
+            positive=_real(sum(strip.positive for strip in strips)),
+            negative=_real(np.nan if self.sides.overflows else sum(strip.negative for strip in strips)),
             dtype=self.batch.anchors.dtype,
-        )  # fmt: skip
-        return Totals(tuple(self._part(part) for part in sums), stats)
+        )
+        scale = _joined([strip.scale for strip in strips]).double()
+        parts = zip(*(strip.sums for strip in strips), strict=True)
+        return Totals(tuple(self._part(number, part, scale) for number, part in enumerate(parts)), stats)
 
-    def _part(self, sums: Sums) -> Part:
-        problem, scale, order = self.problem, self.family.scale.astype(np.float64), self.problem.order_x
-        dx, dy = self._gradient(sums) if self.need_gradient else (None, None)
+    def _strip(self, rows: slice) -> Strip:
+        problem = Problem(self.sides.part(rows), self.crew)
+        make = family_of(self.rule)
+        assert make is not None
+        family: Family = make(self.rule, problem, problem.count_negatives())
+        pulls = None if self.of_tiles is None else self.of_tiles.part(rows)
+        tiles = Tiles(problem, family, self.plan.tile_rows, pulls, self.ranks)
+        tiles.visit_all()
+        sums, mined, active = family.finish()
+        for number, part in enumerate(sums) if self.need_gradient else ():
+            self._pull(problem, family.scale, part, self._pulls_of(number, part).part(rows))
+        return Strip(
+            family.n_positives, family.n_negatives, family.scale,
+            [replace(part, of_positives=None, triplets=None) for part in sums],
+            int(mined.sum()), int(active.sum()), problem.d.sum(), tiles.sum_of_distances(),
+        )  # fmt: skip
+
+    def _pulls_of(self, number: int, part: Sums) -> Pulls:
+        """What the gradient of a part is gathered in."""
+        assert self.of_tiles is not None
+        if number == len(self.pulls):
+            two_sided = self.of_tiles.dy is self.of_tiles.dx
+            own = self.of_tiles if part.of_tiles else Pulls(self.sides.rows_x, self.sides.rows_y, two_sided)
+            self.pulls.append(own)
+        return self.pulls[number]
+
+    def _pull(self, problem: Problem, scale: Array, sums: Sums, pulls: Pulls) -> None:
+        """Add the gradient of positives and of listed triplets."""
+        if sums.of_positives is not None:
+            problem.pull_positives(sums.of_positives * problem.spread(scale), pulls, self.ranks)
+        if sums.triplets is not None:
+            share = self.ranks.share(len(sums.triplets[0]))
+            anchor, chosen, negative, d_negative, slope = (column[share] for column in sums.triplets)
+            problem.pull_triplets((anchor, chosen, negative, d_negative, slope), scale, pulls)
+
+    def _part(self, number: int, strips: Sequence[Sums], scale: Tensor) -> Part:
+        order = self.sides.order_x
+
+        def joined(name: str) -> Tensor:
+            return _joined([getattr(sums, name) for sums in strips])
+
+        dx, dy = self._gradient(self.pulls[number]) if self.need_gradient else (None, None)
         margins = temperature = None
         if self.need_gradient and self.batch.margins is not None:
-            margins = _unsorted(scale * (0 if sums.of_margins is None else sums.of_margins), order)
+            known = strips[0].of_margins is not None
+            margins = _unsorted(scale * joined("of_margins") if known else torch.zeros_like(scale), order)
         if self.need_gradient and self.rule.has_temperature:
-            assert sums.of_temperature is not None
-            temperature = torch.tensor((scale * sums.of_temperature).sum())
+            temperature = (scale * joined("of_temperature")).sum()
         return Part(
-            values=_unsorted(sums.values.astype(np.float64), order),
-            n_terms=_unsorted(sums.n_terms.astype(np.int64), order),
-            n_active=_unsorted(sums.n_active.astype(np.int64), order),
+            values=_unsorted(joined("values").double(), order),
+            n_terms=_unsorted(joined("n_terms").long(), order),
+            n_active=_unsorted(joined("n_active").long(), order),
             gradient_anchors=dx,
-            gradient_references=dx if problem.two_sided else dy,
+            gradient_references=dy,
             gradient_margins=margins,
             gradient_temperature=temperature,
         )
 
-    def _gradient(self, sums: Sums) -> tuple[Tensor, Tensor]:
-        problem, tiles, scale = self.problem, self.tiles, self.family.scale
-        dx, dy = tiles.dx, tiles.dy
-        if not sums.of_tiles:
-            dx = torch.zeros_like(dx)
-            dy = dx if problem.two_sided else torch.zeros_like(dy)
-        if sums.of_positives is not None:
-            rows = self.ranks.share(len(dx))
-            problem.pull_positives(sums.of_positives * scale[problem.owner], dx.numpy(), dy.numpy(), rows)
-        if sums.triplets is not None:
-            share = self.ranks.share(len(sums.triplets[0]))
-            anchor, chosen, negative, d_negative, slope = (column[share] for column in sums.triplets)
-            triplets = (anchor, chosen, negative, d_negative, slope)
-            problem.pull_triplets(triplets, scale, dx.numpy(), dy.numpy())
-        if problem.prepared is not None:
-            dx, dy = problem.prepared.backward_x(dx), dy if problem.two_sided else problem.prepared.backward_y(dy)
-        dx = _unsorted(dx, problem.order_x)
-        if problem.two_sided:
+    def _gradient(self, pulls: Pulls) -> tuple[Tensor, Tensor]:
+        """The gradient for anchors and references, in the order of the batch; of rows among themselves one for both."""
+        sides, prepared = self.sides, self.sides.prepared
+        dx, dy = pulls.whole(sides.rows_x, sides.rows_y)
+        one = dx is dy
+        if prepared is not None:
+            dx, dy = prepared.backward_x(dx), dx if one else prepared.backward_y(dy)
+        dx = _unsorted(dx, sides.order_x)
+        if one:
             return dx, dx
-        dy = _unsorted(dy, problem.order_y)
+        dy = _unsorted(dy, sides.order_y)
         return (dx + dy,) * 2 if self.batch.is_alone else (dx, dy)
 
 
-def _strips(batch: Batch) -> Iterator[Batch]:
-    """The batch, or batches of some of its anchors, so that each one's positives may be listed."""
+def _strips(batch: Batch) -> list[slice]:
+    """All anchors, or some at a time, so that each one's positives may be listed."""
     length, largest = len(batch.anchors), _largest_class(batch)
-    most = max(1, MOST_POSITIVES // max(1, largest))
     if length * largest <= MOST_POSITIVES:
-        yield batch
-        return
-    for start in range(0, length, most):
-        yield batch.part(slice(start, min(start + most, length)))
+        return [slice(0, length)]
+    most = max(1, MOST_POSITIVES // max(1, largest))
+    return [slice(start, min(start + most, length)) for start in range(0, length, most)]
 
 
 def _largest_class(batch: Batch) -> int:
@@ -155,47 +205,8 @@ def _largest_class(batch: Batch) -> int:
     return int(np.unique(batch.reference_labels.numpy(), return_counts=True)[1].max(initial=0))
 
 
-def _joined(batch: Batch, strips: list[Totals]) -> Totals:
-    """The totals of all strips as those of the batch."""
-    parts = []
-    for of_strips in zip(*(totals.parts for totals in strips), strict=True):
-        together: dict[str, Any] = {
-            name: _join([getattr(part, name) for part in of_strips], torch.cat)
-            for name in ("values", "n_terms", "n_active", "gradient_anchors", "gradient_margins")
-        }
-        references = _join([part.gradient_references for part in of_strips], sum)
-        if batch.is_alone and references is not None:
-            references = together["gradient_anchors"] = together["gradient_anchors"] + references
-        temperature = _join([part.gradient_temperature for part in of_strips], sum)
-        parts.append(Part(**together, gradient_references=references, gradient_temperature=temperature))
-    return Totals(tuple(parts), _joined_stats(batch, strips))
-
-
-def _joined_stats(batch: Batch, strips: list[Totals]) -> TripletStats:
-    """Counts add up; a mean of distances is one over pairs, of which the strips have unequal numbers."""
-    lengths = [len(totals.parts[0].values) for totals in strips]
-    stats = [totals.stats for totals in strips]
-
-    def whole(name: str, numbers: Tensor) -> Tensor:
-        of_strips = torch.stack([part.sum() for part in numbers.split(lengths)])
-        return (torch.stack([getattr(each, name).double() for each in stats]) * of_strips).sum()
-
-    n_positives, n_negatives = batch.pairing.counts
-    return stats_of(
-        n_positives, n_negatives,
-        n_mined=torch.stack([each.n_mined for each in stats]).sum(),
-        n_active=torch.stack([each.n_active for each in stats]).sum(),
-        positive=whole("mean_positive", n_positives), negative=whole("mean_negative", n_negatives),
-        dtype=batch.anchors.dtype,
-    )  # fmt: skip
-
-
-def _join(found: list[Any], how: Any) -> Any:
-    return None if found[0] is None else how(found)
-
-
-def _whole(number: Any) -> Tensor:
-    return torch.tensor(int(number))
+def _joined(arrays: Sequence[Array]) -> Tensor:
+    return torch.from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
 
 def _real(number: Any) -> Tensor:

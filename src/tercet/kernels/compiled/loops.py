@@ -477,6 +477,27 @@ def gather_pulls(
 
 
 @fast
+def class_to_pulls(
+    metric: Metric, x: Rows, y: Rows, first: Array, other: Array, d: Array, weights: Array, i0: int, j0: int,
+    dx: Array, dy: Array, pulls: Array,
+) -> None:  # fmt: skip
+    """Weights of the differences x[i0 + i] - y[j0 + j] in pulls, of listed pairs of one class; zeros elsewhere.
+
+    Near pairs, whose differences the matrix products would lose, are done at once, as in a tile.
+    """
+    pulls[:] = 0
+    for i in range(pulls.shape[0]):
+        for e in range(first[i0 + i], first[i0 + i + 1]):
+            j = other[e]
+            if weights[e] == 0:
+                continue
+            if is_near(d[e], x.norms[i0 + i] + y.norms[j], metric):
+                pull_pair(metric, x, i0 + i, y, j, d[e], weights[e], dx, dy)
+            else:
+                pulls[i, j - j0] = weights[e] / d[e] if metric.root else 2 * metric.factor * weights[e]
+
+
+@fast
 def pull_pairs(
     metric: Metric, x: Rows, y: Rows, i: Array, j: Array, d: Array, weights: Array, dx: Array, dy: Array
 ) -> None:
@@ -948,7 +969,8 @@ def below_both(
                 value[a] += quadratic
             if lo + k < hi:
                 count[lo + k] += number
-                excess[lo + k] += linear
+                if degree == 2:
+                    excess[lo + k] += linear
         if pull:
             if close:
                 pull_near(row, weight, x, a, x, j0 + start, metric, dx, dx)
@@ -957,7 +979,8 @@ def below_both(
         value[j0 + j] += values[j]
         for k in range(first[j0 + j + 1] - first[j0 + j]):
             count[first[j0 + j] + k] += counts[k, j]
-            excess[first[j0 + j] + k] += excesses[k, j]
+            if degree == 2:
+                excess[first[j0 + j] + k] += excesses[k, j]
     if pull:
         for j in range(columns):
             pull_x[j0 + j] += pulls[j]
@@ -990,12 +1013,12 @@ def finish_below(first: Array, levels: Array, degree: int, value: Array, count: 
         number, linear = 0.0, 0.0
         for e in range(lo, hi):
             number += count[e]
-            linear += excess[e]
             gap = largest - levels[e]
             count[e] = number
             if degree == 1:  # the sum of t - d = (largest - d) - gap, of which `look_below` adds the first
                 value[a] -= number * gap
-            else:  # the sum of (t - d)² = (largest - d)² - 2 gap (t - d) - gap², likewise
+            elif degree == 2:  # the sum of (t - d)² = (largest - d)² - 2 gap (t - d) - gap², likewise
+                linear += excess[e]
                 excess[e] = linear - number * gap
                 value[a] -= 2 * gap * excess[e] + number * gap * gap
 

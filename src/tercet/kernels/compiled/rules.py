@@ -67,8 +67,8 @@ class Family:
     def __init__(self, rule: Rule, problem: Problem, n_negatives: Array) -> None:
         self.rule, self.problem, self.n_negatives = rule, problem, n_negatives
         self.n_positives = np.diff(problem.first)
-        self.margin = problem.per_anchor(problem.batch.margins, rule.margin)
-        self.scale = problem.per_anchor(problem.batch.weights, 1.0)
+        self.margin = problem.per_anchor(problem.sides.batch.margins, rule.margin)
+        self.scale = problem.per_anchor(problem.sides.batch.weights, 1.0)
 
     def look(self, view: View, visit: int) -> None:
         """Take in a tile."""
@@ -93,7 +93,12 @@ class Family:
 
     def thresholds(self) -> Array:
         """The distances of the positives, plus their anchors' margins, of the rows' dtype."""
-        found: Array = (self.problem.d + self.margin[self.problem.owner]).astype(self.margin.dtype)
+        return self.narrowed(self.problem.d + self.problem.spread(self.margin))
+
+    def narrowed(self, numbers: Array) -> Array:
+        """Numbers in the rows' dtype; what it cannot hold is infinite there, and the result is no number then."""
+        with np.errstate(over="ignore"):
+            found: Array = numbers.astype(self.margin.dtype)
         return found
 
     def per_anchor(self, of_positives: Array) -> Array:
@@ -110,7 +115,7 @@ class Levels:
         self.rank: Array | None = None  # of the levels as given; None if they stay in that order
         self.grid = empty_grid(first if self.most > loops.DIRECT else first[:1])
         if self.most > loops.DIRECT:
-            given, levels, rank = levels, sort_segments(first, levels, self.most), np.empty(len(levels), np.int64)
+            given, levels, rank = levels, sort_segments(first, levels, self.most), np.empty(len(levels), np.int32)
             x, metric, grid = problem.x, problem.metric, self.grid
             problem.each_anchor(lambda start, stop: loops.lay_grids(first, levels, x, metric, grid, start, stop))
             problem.each_anchor(lambda start, stop: loops.rank_levels(first, levels, given, grid, rank, start, stop))
@@ -146,7 +151,7 @@ class Thresholds(Levels):
         self.degree = degree
         self.above = loops.sums_above(first, self.levels) if degree == 2 else np.zeros(0)
         self.value = np.zeros(len(first) - 1)
-        self.count, self.excess = np.zeros((2, len(levels)))
+        self.count, self.excess = np.zeros(len(levels)), np.zeros(len(levels) if degree == 2 else 0)
 
     def look(self, view: View, scale: Array) -> None:
         """Count and add up the tile's distances below each level, and weigh them."""
@@ -324,8 +329,7 @@ class OneEach(Family):
 
     def __init__(self, rule: Rule, problem: Problem, n_negatives: Array) -> None:
         super().__init__(rule, problem, n_negatives)
-        kind, anchors = self.margin.dtype, len(self.margin)
-        d = problem.d.astype(kind)
+        anchors, d = len(self.margin), self.narrowed(problem.d)
         if rule.mining == "semihard":
             self.chosen, self.first = np.arange(len(d)), problem.first
         else:
@@ -376,7 +380,7 @@ class OneEach(Family):
         d_negative, negative = self._negatives(owner)
         kept = negative != NONE
         owner, chosen, negative, d_negative = owner[kept], self.chosen[kept], negative[kept], d_negative[kept]
-        d_negative = d_negative.astype(self.margin.dtype)
+        d_negative = self.narrowed(d_negative)
         threshold = self.d_positive[kept] + self.margin[owner]
         z = torch.from_numpy(threshold - d_negative)
         cost = self.rule.cost

@@ -16,6 +16,7 @@ from tercet.kernels.compiled import loops
 from tercet.kernels.compiled.crew import Crew, dealt, rectangle, tournament
 from tercet.kernels.compiled.loops import Array
 from tercet.kernels.compiled.problem import Problem
+from tercet.kernels.compiled.pulls import Pulls
 from tercet.kernels.compiled.rules import Family, View
 
 Bounds = tuple[int, int]
@@ -39,33 +40,37 @@ class Buffers:
 
 
 class Tiles:
-    """Visits every tile of a problem for a family, and gathers the gradient that it gives.
+    """Visits every tile of a problem for a family.
+
+    Args:
+        problem: what the tiles are of.
+        family: what they are shown to.
+        size: rows of a tile, at most.
+        pulls: what the gradient that the family gives is added to; None if it is not wanted.
+        ranks: each takes its share of the tiles.
 
     Attributes:
-        dx, dy: the gradient for the problem's rows; one tensor if the problem is two-sided.
         distances: each worker's sum of all distances to negatives.
     """
 
-    def __init__(self, problem: Problem, family: Family, size: int, need_gradient: bool, ranks: Ranks = ALONE) -> None:
+    def __init__(self, problem: Problem, family: Family, size: int, pulls: Pulls | None, ranks: Ranks = ALONE) -> None:
         self.problem, self.family, self.crew, self.ranks = problem, family, problem.crew, ranks
-        x, y = problem.rows_x, problem.rows_y
+        self.rows_x, self.rows_y = problem.sides.rows_x, problem.sides.rows_y
         at_once = _threads_of_all(self.crew, ranks) * (2 if problem.two_sided else 1)
-        self.rows_x, self.rows_y = _blocks(len(x), size, at_once), _blocks(len(y), size, at_once)
-        self.pulls = need_gradient and family.pulls
-        self.dx = torch.zeros_like(x)
-        self.dy = self.dx if problem.two_sided else torch.zeros_like(y)
-        self.pull_x = np.zeros(len(x))
-        self.pull_y = self.pull_x if problem.two_sided else np.zeros(len(y))
-        self.arrays = (self.dx.numpy(), self.dy.numpy(), self.pull_x, self.pull_y)
+        self.blocks_x, self.blocks_y = (_blocks(len(rows), size, at_once) for rows in (self.rows_x, self.rows_y))
+        self.pulls = pulls is not None and family.pulls
+        pulls = pulls or Pulls(self.rows_x[:0], self.rows_y[:0], problem.two_sided)
+        self.dx, self.dy = pulls.dx, pulls.dy
+        self.arrays = (pulls.dx.numpy(), pulls.dy.numpy(), pulls.of_x, pulls.of_y)
         self.distances = np.zeros(self.crew.size)
-        entries = min(size, max(1, len(x))) * min(size, max(1, len(y)))
-        self.buffers = [Buffers(entries, x.dtype) for _ in range(self.crew.size)]
+        entries = min(size, max(1, len(self.rows_x))) * min(size, max(1, len(self.rows_y)))
+        self.buffers = [Buffers(entries, self.rows_x.dtype) for _ in range(self.crew.size)]
 
     def rounds(self) -> Iterable[list[tuple[int, int]]]:
         """This rank's tiles that may be visited at once, as numbers of blocks of rows and columns."""
         if self.problem.two_sided:
-            return dealt(tournament(len(self.rows_x)), self.ranks.rank, self.ranks.size)
-        return rectangle(len(self.rows_x), len(self.rows_y))
+            return dealt(tournament(len(self.blocks_x)), self.ranks.rank, self.ranks.size)
+        return rectangle(len(self.blocks_x), len(self.blocks_y))
 
     def sum_of_distances(self) -> float:
         """The sum of all distances to negatives, of all ranks."""
@@ -81,24 +86,20 @@ class Tiles:
                 self.family.join(self.ranks, visit)
             if visit == 0:
                 self.family.turn(self.pulls)
-        if self.pulls and self.problem.prepared is not None:
-            _add_pulled(self.dx, self.pull_x, self.problem.rows_x)
-            if not self.problem.two_sided:
-                _add_pulled(self.dy, self.pull_y, self.problem.rows_y)
 
     def _visit(self, visit: int, last: bool, worker: int, tile: tuple[int, int]) -> None:
         """Form one tile of distances, show it, and add the gradient."""
         problem, family = self.problem, self.family
-        rows, columns = self.rows_x[tile[0]], self.rows_y[tile[1]]
+        rows, columns = self.blocks_x[tile[0]], self.blocks_y[tile[1]]
         (i0, i1), (j0, j1) = rows, columns
         if problem.all_one_class(i0, i1, j0, j1):
             return
         buffers = self.buffers[worker].of(i1 - i0, j1 - j0)
         pulls = last and self.pulls
-        if problem.prepared is not None and problem.two_sided and family.sees_both:
+        if problem.sides.prepared is not None and problem.two_sided and family.sees_both:
             tensor, d = buffers[0]
             self._form(tensor, d, rows, columns)
-            gradient = (pulls, self.arrays[0], self.pull_x)
+            gradient = (pulls, self.arrays[0], self.arrays[2])
             self.distances[worker] += 2 * family.look_both(d, problem.x, i0, j0, problem.metric, gradient)
             if pulls:
                 self._multiply(tensor, rows, columns)
@@ -108,8 +109,8 @@ class Tiles:
     def _form(self, tensor: Tensor, d: Array, rows: Bounds, columns: Bounds) -> None:
         """Put inner products in a tile, -inf where pairs are no negatives; or distances, and inf, without products."""
         problem, (i0, i1), (j0, j1) = self.problem, rows, columns
-        if problem.prepared is not None:
-            torch.mm(problem.rows_x[i0:i1], problem.rows_y[j0:j1].T, out=tensor)
+        if problem.sides.prepared is not None:
+            torch.mm(self.rows_x[i0:i1], self.rows_y[j0:j1].T, out=tensor)
             problem.mask(d, i0, i1, j0, j1, -math.inf)
         else:
             loops.fill_tile(d, problem.x, i0, problem.y, j0, problem.metric)
@@ -123,7 +124,7 @@ class Tiles:
         (tensor, d), (weight_tensor, weights), turned, back = buffers
         mirrored = problem.two_sided and i0 != j0
         self._form(tensor, d, rows, columns)
-        if problem.prepared is not None:
+        if problem.sides.prepared is not None:
             total = loops.to_distances(d, problem.x, i0, problem.y, j0, metric)
         else:
             total = loops.sum_of_finite(d)
@@ -135,7 +136,7 @@ class Tiles:
             family.look(View(turned[1], back[1], back[0], problem.y, j0, problem.x, i0, metric), visit)
             if pulls:
                 loops.add_transpose(weights, back[1])
-        if pulls and problem.prepared is not None:
+        if pulls and problem.sides.prepared is not None:
             loops.to_pulls(d, weights, problem.x, i0, problem.y, j0, metric, *self.arrays)
             if problem.two_sided and not mirrored:
                 loops.add_own_transpose(d)
@@ -149,19 +150,14 @@ class Tiles:
         On the diagonal of a two-sided problem, where pulls are symmetric, these are one.
         """
         (i0, i1), (j0, j1) = rows, columns
-        self.dx[i0:i1].addmm_(pulls, self.problem.rows_y[j0:j1], alpha=-1)
+        self.dx[i0:i1].addmm_(pulls, self.rows_y[j0:j1], alpha=-1)
         if not (self.problem.two_sided and rows == columns):
-            self.dy[j0:j1].addmm_(pulls.T, self.problem.rows_x[i0:i1], alpha=-1)
+            self.dy[j0:j1].addmm_(pulls.T, self.rows_x[i0:i1], alpha=-1)
 
 
 def _threads_of_all(crew: Crew, ranks: Ranks) -> int:
     """How many tiles all ranks may visit at once, which all must agree on: the tiles are cut by it."""
     return ranks.size * int(ranks.smallest(torch.tensor(crew.size)))
-
-
-def _add_pulled(gradient: Tensor, pulls: Array, rows: Tensor) -> None:
-    """Add diag(pulls) rows."""
-    gradient.addcmul_(torch.from_numpy(pulls).to(rows.dtype)[:, None], rows)
 
 
 def _blocks(length: int, size: int, at_once: int = 1) -> list[Bounds]:
