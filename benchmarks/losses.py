@@ -7,8 +7,8 @@
 Each row is a process of its own, with D = 128, float32, unit rows in noisy classes. The `limit` is the time of three
 torch.mm(X, X.T, out=buffer) into one buffer. All that a row compares runs in turns, in one process with the same
 threads, and the medians are shown: the ratio of ours to the limit, and of each other to ours. Memory is the growth of
-the peak resident size over that just before a first call, in a process for each. Others are called once if a call takes
-over five seconds. Where a library has no such loss, or cannot do it here, there is a dash.
+the peak resident size over that just before a first call, in a process for each. What takes over five seconds is called
+once. Where a library cannot do it here, there is a dash.
 """
 
 from __future__ import annotations
@@ -176,10 +176,14 @@ def measure_times(row: Row, others: list[str], rounds: int) -> dict[str, float]:
         calls[name] = lambda loss=loss: run(loss, x, labels)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, call in calls.items():
-            if not (name in others and seconds[name] and seconds[name][0] > 5):
+        for name, call in list(calls.items()):
+            if seconds[name] and seconds[name][0] > 5:
+                continue
+            try:
                 seconds[name].append(seconds_of(call))
-    return {name: statistics.median(found) for name, found in seconds.items()}
+            except RuntimeError:  # not enough memory
+                del calls[name]
+    return {name: statistics.median(found) for name, found in seconds.items() if found}
 
 
 def measure_memory(row: Row, name: str) -> float:
@@ -212,9 +216,9 @@ def show(key: str, row: Row, given: argparse.Namespace) -> None:
     ratio = f"{times['ours'] / times['limit']:8.2f}" if "limit" in times else f"{'-':>8}"
     line = f"{key:18} {1000 * times['ours']:9.1f} ms {ratio} {memory['ours'] / MEGABYTE:8.1f} MB"
     for name in names:
-        line += f"   {name}: {times[name] / times['ours']:.1f} times the time"
-        if memory[name] is not None:
-            line += f", {memory[name] / max(memory['ours'], 1):.0f} times the memory"
+        slower = f"{times[name] / times['ours']:.1f} times the time" if name in times else "-"
+        larger = f", {memory[name] / max(memory['ours'], 1):.0f} times the memory" if memory[name] is not None else ""
+        line += f"   {name}: {slower}{larger}"
     print(line, flush=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tercet.errors import InputError
-from tercet.losses import TripletLoss, triplet_margin_loss
+from tercet.losses import TripletLoss
 from tercet.losses.base import BatchLoss
 
 
@@ -26,7 +26,7 @@ def check_loss(loss: Any) -> BatchLoss:
 
 
 def given_triplets(loss: TripletLoss, anchor: Tensor, positive: Tensor, negative: Tensor, remedy: str) -> Tensor:
-    """`triplet_margin_loss` of N triplets, three tensors of shape (N, D), with the loss's own settings.
+    """`loss.triplets` of N triplets, three tensors of shape (N, D), if its settings mean something there.
 
     Args:
         loss: its margin, distance, penalty, temperature, reduction and normalize are used.
@@ -41,12 +41,7 @@ def given_triplets(loss: TripletLoss, anchor: Tensor, positive: Tensor, negative
     faults = _faults(loss, remedy)
     if faults:
         raise InputError("\n".join(faults))
-    rule = loss.rule
-    return triplet_margin_loss(
-        anchor, positive, negative,
-        margin=rule.margin, distance=rule.distance, penalty=rule.penalty, reduction=rule.reduction,
-        temperature=rule.temperature if rule.has_temperature else None, normalize=loss.normalize,
-    )  # fmt: skip
+    return loss.triplets(anchor, positive, negative)
 
 
 def _faults(loss: TripletLoss, remedy: str) -> list[str]:

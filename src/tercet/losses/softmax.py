@@ -25,12 +25,13 @@ class SoftmaxLoss(BatchLoss):
 
     def __init__(
         self,
-        temperature: float,
-        distance: DistanceLike,
-        learn_temperature: bool,
-        implementation: str,
-        statistics: str,
-        across_ranks: bool | str,
+        temperature: float = 0.1,
+        distance: DistanceLike = "cosine",
+        learn_temperature: bool = False,
+        implementation: str = "auto",
+        *,
+        statistics: str = "free",
+        across_ranks: bool | str = False,
     ) -> None:
         faults: list[str] = []
         resolved = attempt(lambda: distances.resolve(distance), distances.Euclidean(), faults)
@@ -115,18 +116,6 @@ class InfoNCE(SoftmaxLoss):
 
     penalty = "logsumexp"
 
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        distance: DistanceLike = "cosine",
-        learn_temperature: bool = False,
-        implementation: str = "auto",
-        *,
-        statistics: str = "free",
-        across_ranks: bool | str = False,
-    ) -> None:
-        super().__init__(temperature, distance, learn_temperature, implementation, statistics, across_ranks)
-
     def _value(self, items: Items) -> Tensor:
         return self._reduced(items) / self._divisor(items)
 
@@ -179,18 +168,6 @@ class SupConLoss(SoftmaxLoss):
     """
 
     penalty = "supcon"
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        distance: DistanceLike = "cosine",
-        learn_temperature: bool = False,
-        implementation: str = "auto",
-        *,
-        statistics: str = "free",
-        across_ranks: bool | str = False,
-    ) -> None:
-        super().__init__(temperature, distance, learn_temperature, implementation, statistics, across_ranks)
 
 
 class ClipLoss(SoftmaxLoss):
@@ -254,7 +231,10 @@ class ClipLoss(SoftmaxLoss):
         statistics: str = "free",
         across_ranks: bool | str = False,
     ) -> None:
-        super().__init__(temperature, distance, learn_temperature, implementation, statistics, across_ranks)
+        super().__init__(
+            temperature, distance, learn_temperature, implementation,
+            statistics=statistics, across_ranks=across_ranks,
+        )  # fmt: skip
         if learn_temperature and temperature < 1 / LARGEST_SCALE:
             raise InputError(
                 f"temperature is {temperature!r}; a learned one is clipped at {1 / LARGEST_SCALE:g}, as in CLIP: start "

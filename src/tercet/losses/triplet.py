@@ -17,6 +17,7 @@ from tercet.kernels import MININGS, PENALTIES, REDUCTIONS, Rule
 from tercet.kernels.rule import DEFAULT_TEMPERATURES, settled_temperature
 from tercet.losses.base import BatchLoss, DistanceLike, check_execution, distance_setting
 from tercet.losses.draws import Draws
+from tercet.losses.given import triplet_margin_loss
 from tercet.losses.inputs import as_plain, attempt, check_flag, faults_of
 from tercet.losses.items import Items
 from tercet.losses.margins import PerClassMargin, margin_module
@@ -242,6 +243,18 @@ class TripletLoss(BatchLoss):
             "across_ranks": self.across_ranks,
         }
         return named | {name: value for name, value in further.items() if value not in (False, 0, "free")}
+
+    def triplets(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """`triplet_margin_loss` of N given triplets, three tensors of shape (N, D), with this loss's settings.
+
+        Its mining, margins per class and a learned temperature have no say there.
+        """
+        rule = self.rule
+        return triplet_margin_loss(
+            anchor, positive, negative,
+            margin=rule.margin, distance=rule.distance, penalty=rule.penalty, reduction=rule.reduction,
+            temperature=rule.temperature if rule.has_temperature else None, normalize=self.normalize,
+        )  # fmt: skip
 
     def _margins(self, items: Items) -> Tensor | None:
         if self.margins is None:
