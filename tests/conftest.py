@@ -1,6 +1,7 @@
 """Small data sets and runs that the tests share. Everything is made here: no network, no GPU."""
 
 import csv
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 torch.set_num_threads(2)
 
@@ -132,3 +134,21 @@ def command(capsys) -> Callable[..., Done]:
         return Done(code, captured.out, captured.err)
 
     return run
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """A hash of every file of a run, by its path."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Scaled(nn.Module):
+    """A user's own loss, with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        same = (labels[:, None] == labels[None]).float()
+        return ((embeddings @ embeddings.T) * self.scale - same).square().mean()

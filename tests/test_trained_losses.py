@@ -1,6 +1,5 @@
 """Losses in training: what they learn is optimised, saved and resumed to the byte; no setting is lost on the way."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tercet
+from conftest import Scaled, digest
 from tercet.encoders.options import TabularOptions
 from tercet.errors import ConfigError, InputError, RunError, TercetWarning
 from tercet.evaluation import evaluate_embeddings, evaluate_tuples, retrieval
@@ -35,23 +35,6 @@ def train(out, loss=None, resume=False, data=DATA, encoder=None, **options):
     options = options if resume else SHORT | options
     run_session(make_request(base, None if resume else encoder, loss=loss, options=options), out, resume, Reporter())
     return out
-
-
-def digest(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-class Scaled(nn.Module):
-    """A user's own loss, with a parameter."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, embeddings, labels):
-        same = (labels[:, None] == labels[None]).float()
-        return ((embeddings @ embeddings.T) * self.scale - same).square().mean()
 
 
 class OtherScaled(Scaled):

@@ -1,6 +1,5 @@
 """Training: it learns, repeats itself to the byte, and goes on as if it had never been stopped."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,22 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tercet
-from conftest import QUICK, QUICK_FLAGS, text_of, write_images
+from conftest import QUICK, QUICK_FLAGS, Scaled, digest, text_of, write_images
 from tercet.data.options import Augmentation
 from tercet.encoders.options import ImageOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
 from tercet.training.checkpoint import Progress
 from tercet.training.history import read_history
 from tercet.training.loop import _keep_best
-
-
-def digest(folder):
-    """A hash of every file of a run, by its path."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_a_run_folder_holds_all_that_is_promised(image_run):
@@ -303,15 +293,6 @@ def test_a_module_that_cannot_be_made_again_is_handed_over(tmp_path):
 
 
 def test_any_loss_and_its_parameters_are_trained_and_saved(images, tmp_path):
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.tensor(1.0))
-
-        def forward(self, embeddings, labels):
-            same = (labels[:, None] == labels[None]).float()
-            return ((embeddings @ embeddings.T) * self.scale - same).square().mean()
-
     loss = Scaled()
     run = tercet.train(str(images), out=tmp_path / "run", loss=loss, progress=False, distance="cosine", **QUICK)
     assert float(loss.scale.detach()) != 1.0

@@ -20,6 +20,8 @@ _HOME = {
     "load": "tercet.run",
     "evaluate": "tercet.run",
     "embed": "tercet.run",
+    "diagnose": "tercet.run",
+    "mine": "tercet.run",
     "TripletLoss": "tercet.losses",
     "PerClassMargin": "tercet.losses",
     "ContrastiveLoss": "tercet.losses",
@@ -38,7 +40,7 @@ _HOME = {
 }
 
 __all__ = [
-    "train", "Run", "load", "evaluate", "embed",
+    "train", "Run", "load", "evaluate", "embed", "diagnose", "mine",
     "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
     "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
 ]  # fmt: skip
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
         TripletLoss,
         triplet_margin_loss,
     )
-    from tercet.run import Run, embed, evaluate, load, train
+    from tercet.run import Run, diagnose, embed, evaluate, load, mine, train
 
 
 def __getattr__(name: str) -> Any:

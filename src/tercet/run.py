@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,21 +14,26 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tercet.data.groups import read_groups
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
 from tercet.distances import Distance, Mahalanobis
+from tercet.doctor import Diagnosis
 from tercet.errors import DataError, InputError, RunError, check_choice, suggest
 from tercet.evaluation import Evaluation
 from tercet.index import Index
+from tercet.mining.options import MiningOptions
 from tercet.training.assessment import assess, assess_raw
 from tercet.training.config import (
     Config,
     DataOptions,
     EncoderOptions,
+    field_names,
     read_config,
 )
 from tercet.training.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.loss_state import read_state
+from tercet.training.mined import MinedRecords, mine_records
 from tercet.training.model import Model, read_all, weights_hash
 from tercet.training.reporter import ConsoleReporter, Reporter
 from tercet.training.request import Request, base_request, make_request
@@ -39,6 +45,7 @@ from tercet.training.session import (
     warn_of_duplicates,
     write_assessment,
 )
+from tercet.training.watch import diagnose_folder
 
 
 @dataclass(frozen=True)
@@ -235,6 +242,60 @@ class Run:
 
         return write(self.path)
 
+    def mine(
+        self,
+        data: Any,
+        out: str | Path | None = None,
+        *,
+        mining: MiningOptions | None = None,
+        group: str | None = None,
+        groups: Sequence[Any] | None = None,
+        margin: float | None = None,
+        overwrite: bool = False,
+        cache: bool = True,
+        reporter: Reporter | None = None,
+        **options: Any,
+    ) -> MinedRecords:
+        """Triplets of a labelled set with the nearest wrong neighbours of each item, and likely label errors.
+
+        Args:
+            data: a path, or anything with labels that training takes.
+            out: a .parquet file for the triplets, which `tercet.train` reads; the suspects go into a CSV beside it.
+                Without it nothing is written, and the triplets are positions in the result's `records`.
+            mining: the rules, as an object.
+            group: the column of a table that holds groups; items of one group never meet in a triplet.
+            groups: or the group of each item, None for an item of none.
+            margin: hard, semi-hard and easy triplets are counted by it; by default the run's, or 0.2.
+            overwrite: replace files that are there.
+            cache: use the embeddings that an earlier call kept in the run folder, and keep these.
+            reporter: shows progress.
+            **options: rules by their names, such as rank_from=5 (see `MiningOptions`); and how to read the data: kind,
+                label, columns, root.
+
+        Raises:
+            DataError: no labels, or nothing that could be mined by the rules.
+            InputError: rules or items that are not allowed.
+            RunError: a file is in the way.
+        """
+        if group is not None and groups is not None:
+            raise InputError("group names a column and groups gives the groups themselves; give one of them.")
+        rules = {name: options.pop(name) for name in field_names(MiningOptions) if name in options}
+        for word in options:
+            check_choice("option", word, ("kind", "label", "columns", "root", *field_names(MiningOptions)))
+        records = self.read(data, form="labels", **options)
+        loss = self.config.loss
+        return mine_records(
+            self.model, records, self.path, self.weights, self.distance,
+            dataclasses.replace(mining or MiningOptions(), **rules), reporter or Reporter(),
+            groups=groups if group is None else read_groups(data, group, records),
+            out=None if out is None else Path(out), overwrite=overwrite, cache=cache,
+            margin=loss.margin if margin is None and loss.loss == "triplet" else margin,
+        )  # fmt: skip
+
+    def doctor(self) -> Diagnosis:
+        """What was wrong with the training, with evidence and remedies; see `diagnose`."""
+        return diagnose(self)
+
     def read(self, data: Any, *, labelled: bool = True, **options: Any) -> Records:
         """Records of data in the form that the run was trained on, as far as the data leaves that open."""
         allowed = ("kind", "form", "label", "columns", "root")
@@ -276,6 +337,25 @@ def load(path: str | Path, *, encoder: nn.Module | None = None, device: str = "a
 def evaluate(run: Run | str | Path, data: Any, **options: Any) -> Evaluation:
     """Evaluate a run on data; see `Run.evaluate`."""
     return _opened(run).evaluate(data, **options)
+
+
+def mine(run: Run | str | Path, data: Any, out: str | Path | None = None, **options: Any) -> MinedRecords:
+    """Triplets of a labelled set, with the nearest wrong neighbours of each item by a run; see `Run.mine`."""
+    return _opened(run).mine(data, out, **options)
+
+
+def diagnose(run: Run | str | Path) -> Diagnosis:
+    """What is wrong with a run's training: findings, each with evidence and remedies, and what was looked for.
+
+    The run may be finished, interrupted or failed: config.toml and history.jsonl are enough.
+
+    Raises:
+        RunError: there is no such run, or no history of it.
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    if not (path / "config.toml").exists():
+        raise RunError(_no_run(path))
+    return diagnose_folder(path)
 
 
 def embed(run: Run | str | Path, items: Any) -> np.ndarray:

@@ -21,8 +21,10 @@ COMMANDS = {
     "embed": "write the embeddings of items to a Parquet file",
     "index": "make items searchable",
     "search": "find the items nearest to a query",
+    "mine": "find the nearest wrong neighbours of a set, as triplets to train on",
     "verify": "same or different: two items, one answer",
     "report": "write the run's HTML report anew",
+    "doctor": "name what is wrong with a training, with evidence and remedies",
     "demo": "all of it on real photographs, in about two minutes",
 }
 
@@ -34,7 +36,7 @@ a first run:
   tercet verify runs/faces a.png b.png
 
 'tercet COMMAND --help' tells more. Exit codes: 0 success; 1 verify says different; 2 wrong input, nothing lost;
-130 stopped by Ctrl-C."""
+3 train --on-collapse stop ended a training that was failing; 130 stopped by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

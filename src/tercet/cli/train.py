@@ -24,6 +24,7 @@ from tercet.training.config import (
 )
 
 INTERRUPTED = 130
+STOPPED = 3
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def main(words: Sequence[str]) -> int:
         show_json({"run": str(run.path), "ended": reason, "metrics": metrics})
     else:
         show(_summary(run.path, metrics))
+    if reason.startswith("stopped: "):
+        return STOPPED
     return INTERRUPTED if reason == "interrupted" else 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tercet.errors import InputError
 
-_PURPOSES = ("deal", "batches", "order", "tuples", "augment", "split")
+_PURPOSES = ("deal", "batches", "order", "tuples", "augment", "split", "vitals", "dropout", "mine")
 
 
 def keyed(seed: int, purpose: str, step: int = 0, item: int = 0) -> np.random.Generator:

@@ -23,6 +23,7 @@ class Encoder(nn.Module):
     def __init__(self, normalize: bool) -> None:
         super().__init__()
         self.normalize = normalize
+        self.scale = Scale(normalize)
 
     def embed(self, batch: Any) -> torch.Tensor:
         """Embeddings of shape (B, D) before normalisation."""
@@ -30,11 +31,22 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Any) -> torch.Tensor:
         """Embeddings of shape (B, D), float32."""
-        rows = self.embed(batch).float()
-        return unit(rows) if self.normalize else rows
+        return self.scale(self.embed(batch).float())
 
     def save_assets(self, folder: Path) -> None:
         """Write the files, besides weights and assets, that `build` needs to make this encoder again."""
+
+
+class Scale(nn.Module):
+    """Rows scaled to length 1, or as they are: a module, so that a hook sees them before."""
+
+    def __init__(self, normalize: bool) -> None:
+        super().__init__()
+        self.normalize = normalize
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Of shape (B, D), as given."""
+        return unit(rows) if self.normalize else rows
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:

@@ -67,6 +67,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "threshold_rows": tables.at_threshold(run, name) if name else [],
         "facts": tables.facts(run),
         "training": figures.training_figures(run),
+        "doctor": tables.doctor(run),
         "distances": figures.distance_figures(run, name) if name else [],
         "roc": figures.roc_figures(run, name) if name else [],
         "mistakes": tables.mistakes(run, name) if name else [],

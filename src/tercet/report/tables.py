@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tercet.errors import TercetError
 from tercet.report.folder import RunFolder
 from tercet.report.wording import AT_THRESHOLD, Metric, compared_metrics, metric_of, number
+from tercet.training.watch import diagnose_folder
 
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 CARDS = ("triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")
@@ -139,6 +141,21 @@ def warnings(run: RunFolder) -> list[str]:
             found.append(f"{name}: {number(content['duplicates'])} items are in the training data too.")
         found += [f"{name}: {note}" for note in content.get("evaluation", {}).get("notes", [])]
     return list(dict.fromkeys(found)) + run.absent
+
+
+def doctor(run: RunFolder) -> dict[str, Any] | None:
+    """What the doctor says of the training: findings with remedies, what was looked for, and what could not be."""
+    if not run.history:
+        return None
+    try:
+        diagnosis = diagnose_folder(run.path)
+    except TercetError as cause:  # config.toml of another Tercet: the rest of the page is worth having
+        return {"findings": [], "looked_for": [], "not_looked_for": [("all of it", str(cause))]}
+    return {
+        "findings": [{"sentence": one.sentence, "remedies": one.remedies} for one in diagnosis.findings],
+        "looked_for": diagnosis.looked_for,
+        "not_looked_for": diagnosis.not_looked_for,
+    }
 
 
 def skipped(run: RunFolder) -> list[dict[str, str]]:

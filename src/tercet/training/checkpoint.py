@@ -35,6 +35,8 @@ class Progress:
     stale_evaluations: int = 0
     """Evaluations since the best."""
     sampler: dict[str, Any] = field(default_factory=dict)
+    doctor: dict[str, Any] = field(default_factory=dict)
+    """What the doctor has said and done."""
 
 
 def save_checkpoint(folder: Path, modules: nn.ModuleDict, optimizer: Optimizer, progress: Progress) -> None:

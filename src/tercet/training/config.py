@@ -184,6 +184,26 @@ class BatchOptions:
     singletons: Literal["negatives", "drop"] = "negatives"
     """A class with one sample serves as negatives only, or is dropped."""
 
+    memory: int = 0
+    """How many embeddings of earlier batches are kept as further positives and negatives (cross-batch memory); none \
+if 0."""
+
+    memory_warmup: int | None = None
+    """How many batches the memory only takes in, before the loss looks at it: at first an encoder changes fast. A \
+tenth of the run when left open."""
+
+    momentum: float = 0.0
+    """With a memory: what it keeps comes from a copy of the encoder that follows it by a moving average with this \
+momentum, such as 0.999; from the encoder itself if 0."""
+
+    batch_size: int | None = None
+    """How many items a batch holds, instead of classes_per_batch, which follows from it; or how many rows of a table \
+of triplets or pairs."""
+
+    chunk: int | None = None
+    """How many items the encoder takes at a time, at most; a larger batch goes through it in parts, and twice. When \
+left open: found from the free memory if batch_size is given, otherwise the whole batch."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -218,6 +238,10 @@ class TrainingOptions:
 triplets, auc for pairs marked similar or not. loss is the loss of all validation items taken as one batch, which \
 still tells checkpoints apart where few classes are easily told apart."""
 
+    on_collapse: Literal["warn", "stop", "remedy"] = "warn"
+    """What to do when the training is seen to fail: warn once; stop, where going on is in vain; or, of a collapse to \
+a point, go on from the weights of the start with a lower learning rate and milder mining."""
+
     threshold_target: Literal["eer"] | float = "eer"
     """The threshold for same or different is where both errors are equal, or where the false accept rate is this."""
 
@@ -226,6 +250,10 @@ still tells checkpoints apart where few classes are easily told apart."""
 
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the encoder computes in while it trains: with bfloat16 its products. Weights, loss and evaluation are \
+float32."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +346,11 @@ def _faults(config: Config) -> list[str]:
         ("classes_per_batch", batch.classes_per_batch, batch.classes_per_batch >= 2, "2 or more"),
         ("samples_per_class", batch.samples_per_class, batch.samples_per_class >= 2, "2 or more"),
         ("rows_per_batch", batch.rows_per_batch, batch.rows_per_batch >= 2, "2 or more"),
+        ("batch_size", batch.batch_size, batch.batch_size is None or batch.batch_size >= 2, "2 or more"),
+        ("chunk", batch.chunk, batch.chunk is None or batch.chunk >= 1, "1 or more"),
+        ("memory", batch.memory, batch.memory >= 0, "0 or more"),
+        ("memory_warmup", batch.memory_warmup, batch.memory_warmup is None or batch.memory_warmup >= 0, "0 or more"),
+        ("momentum", batch.momentum, 0 <= batch.momentum < 1, "0 or more and below 1"),
         ("steps", training.steps, training.steps is None or training.steps >= 1, "1 or more"),
         ("epochs", training.epochs, training.epochs is None or training.epochs >= 1, "1 or more"),
         ("weight_decay", training.weight_decay, 0 <= training.weight_decay < math.inf, "a finite number, 0 or more"),
@@ -339,12 +372,55 @@ def _faults(config: Config) -> list[str]:
          "'eer' or a false accept rate between 0 and 1")
     )  # fmt: skip
     faults = [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
+    faults += _unlike_batch_size(batch) + _idle_without_memory(batch)
     faults += misplaced(loss)
     if loss.distance == "mahalanobis" and config.custom_loss is None:
         faults.append(NO_MAP)
     if training.steps is not None and training.epochs is not None:
         faults.append(f"steps is {training.steps} and epochs is {training.epochs}; give one of them")
     return faults
+
+
+def sized(batch: BatchOptions, form: str) -> BatchOptions:
+    """The options with what follows from the batch size for data of this form.
+
+    Raises:
+        ConfigError: another option says otherwise, or a batch of that size would hold a single class.
+    """
+    if batch.batch_size is None:
+        return batch
+    faults = _unlike_batch_size(batch)
+    if faults:
+        raise ConfigError("; ".join(faults) + ".")
+    if form != "labels":
+        return dataclasses.replace(batch, rows_per_batch=batch.batch_size)
+    classes = batch.batch_size // max(batch.samples_per_class, 1)
+    if classes < 2:
+        raise ConfigError(
+            f"batch_size is {batch.batch_size}, which is fewer than 2 classes of {batch.samples_per_class} samples "
+            f"(samples_per_class); it must be {2 * batch.samples_per_class} or more."
+        )
+    return dataclasses.replace(batch, classes_per_batch=classes)
+
+
+def _idle_without_memory(batch: BatchOptions) -> list[str]:
+    """Options of the memory that do nothing where there is none, in words."""
+    given = {"memory_warmup": batch.memory_warmup is not None, "momentum": batch.momentum > 0}
+    idle = [] if batch.memory else [name for name, is_so in given.items() if is_so]
+    return [f"{name} does nothing without memory; give memory too" for name in idle]
+
+
+def _unlike_batch_size(batch: BatchOptions) -> list[str]:
+    """Options that say something else than the batch size, in words."""
+    size, defaults = batch.batch_size, BatchOptions()
+    if size is None:
+        return []
+    follows = {"classes_per_batch": size // max(batch.samples_per_class, 1), "rows_per_batch": size}
+    return [
+        f"batch_size is {size} and {name} is {given}, where {value} follows from it; give one of them"
+        for name, value in follows.items()
+        if (given := getattr(batch, name)) not in (value, getattr(defaults, name))
+    ]
 
 
 def misplaced(loss: LossOptions) -> list[str]:

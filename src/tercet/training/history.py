@@ -16,14 +16,16 @@ class History:
 
     def __init__(self, path: Path, resumed_step: int) -> None:
         self.path = path
-        kept = [row for row in read_history(path) if row["step"] <= resumed_step]
-        files.write_text(path, "".join(_line(row) for row in kept))
+        self.rows = [row for row in read_history(path) if row["step"] <= resumed_step]
+        files.write_text(path, "".join(_line(row) for row in self.rows))
 
     def add(self, step: int, figures: dict[str, Any]) -> None:
         """Append the figures of a step; one that is not finite is written as null."""
+        row = _finite({"step": step, **figures})
+        self.rows.append(row)
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line({"step": step, **figures}))
+                file.write(_line(row))
         except OSError as cause:
             raise StorageError(f"could not write {self.path}: {cause.strerror or cause}.") from cause
 
@@ -41,8 +43,11 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _line(row: dict[str, Any]) -> str:
-    finite = {
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
-    return json.dumps(finite) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -26,6 +26,8 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     if config.training.selection == "loss":
         check_supervision(loss, held, "validation")
     state_of(loss)
+    if config.batch.memory:
+        _check_remembers(loss, train)
     if not isinstance(loss, BatchLoss):
         return
     if loss.across_ranks:
@@ -34,6 +36,19 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
         raise InputError(
             "normalize is set for the loss and not for the encoder: evaluation and search would compare other rows "
             "than the loss. Set the encoder's normalize instead, which holds everywhere."
+        )
+
+
+def _check_remembers(loss: Loss, records: Records) -> None:
+    """Raise InputError unless the batch can be compared with a memory."""
+    if records.form not in ("labels", "pairs"):
+        raise InputError(
+            f"memory is set, and the data holds {records.form.replace('-', ' ')}, which say nothing of other items: "
+            "leave it out, or train on labels or positive pairs."
+        )
+    if not isinstance(loss, BatchLoss):
+        raise InputError(
+            "memory is set, and a loss of your own takes no reference set; leave it out, or take a loss of Tercet's."
         )
 
 

@@ -22,6 +22,7 @@ from tercet.evaluation import all_pairs, calibrate, given_pairs
 from tercet.losses.base import BatchLoss
 from tercet.training import files
 from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
+from tercet.training.chunk import with_chunk
 from tercet.training.config import (
     ENCODERS,
     Config,
@@ -29,6 +30,7 @@ from tercet.training.config import (
     EncoderOptions,
     field_names,
     read_config,
+    sized,
 )
 from tercet.training.loop import Outcome, Training
 from tercet.training.loss import (
@@ -93,6 +95,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         _check_same_data(known, folder)
         restore_state(loss, folder / START_FILE)
     check_domain(make_distance(config.loss, state_of(loss)), model, train)
+    config = with_chunk(config, model, train)
     before = weights_hash(folder) if (folder / "model.safetensors").exists() else None
     _write_identity(config, model, loss, known, folder)
 
@@ -250,7 +253,7 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records) -> C
         ),
         encoder=model.options,
         loss=options,
-        batch=request.batch,
+        batch=sized(request.batch, records.form),
         augmentation=request.augmentation,
         training=training,
         custom_loss=described(loss),

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from tercet.data.records import Records
 from tercet.data.samplers import ClassBatches, TupleBatches
-from tercet.losses import ContrastiveLoss, TripletLoss, triplet_margin_loss
+from tercet.losses import ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.losses.inputs import unit_rows
+from tercet.training.bank import Memory
 from tercet.training.config import BatchOptions
 from tercet.training.loss import Loss, given_labels
 from tercet.training.loss_checks import check_supervision
@@ -63,6 +64,8 @@ class Supervision:
         self.records = records
         self.sampler = sampler
         self.loss = loss
+        self.latest: tuple[Tensor, Batch] | None = None
+        """The embeddings of the last call, without a graph, and its batch: for the vital signs."""
 
     def next(self) -> Batch:
         """The next batch."""
@@ -102,7 +105,7 @@ class Labelled(Supervision):
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """The loss on the batch's labels; a sample drawn twice is never compared with itself by Tercet's losses."""
-        loss = self.loss
+        loss, self.latest = self.loss, (embeddings.detach(), batch)
         if not isinstance(loss, BatchLoss):
             value = loss(embeddings, torch.from_numpy(batch.targets).to(embeddings.device))
             return value, lambda: _means(loss=value)
@@ -110,6 +113,44 @@ class Labelled(Supervision):
         stats = loss.stats
         assert stats is not None
         return value, lambda: {**_means(loss=value), **stats.to_dict(), **learned_figures(loss)}
+
+
+class Remembering(Labelled):
+    """The same, and the batch against a memory of earlier ones: the sum of both losses (Wang et al. 2020, section 3.2).
+
+    An item of the batch is not compared with itself as it was before.
+    """
+
+    def __init__(self, records: Records, sampler: Sampler, loss: Loss, memory: Memory) -> None:
+        super().__init__(records, sampler, loss)
+        self.memory = memory
+        self.keys: Tensor | None = None
+        """What the memory keeps of the next batch, of shape (B, D); None means its embeddings."""
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """Both losses, and the statistics of the first; the second is `memory_loss`."""
+        value, statistics = super().__call__(embeddings, batch)
+        bank, positions = self.memory.bank, torch.from_numpy(batch.positions)
+        if self.keys is not None:
+            bank.add(self.keys, positions)
+        rows = len(bank) if self.memory.in_use else 0
+        further = self._against_memory(embeddings, positions) if rows else value.new_zeros(())
+        if self.keys is None:
+            bank.add(embeddings, positions)
+        both = value + further
+        return both, lambda: {**statistics(), **_means(loss=both, memory_loss=further), "memory_rows": float(rows)}
+
+    def _against_memory(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        bank = self.memory.bank
+        assert isinstance(self.loss, BatchLoss)
+        stats = self.loss.stats
+        known = bank.positions.cpu()
+        value: Tensor = self.loss(
+            embeddings, self.given[positions.numpy()], ids=positions,
+            reference=bank.rows, reference_labels=self.given[known.numpy()], reference_ids=known,
+        )  # fmt: skip
+        self.loss.stats = stats  # those of the batch, which are told
+        return value
 
 
 class Given(Supervision):
@@ -124,6 +165,7 @@ class Given(Supervision):
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """The loss of the batch's rows."""
+        self.latest = embeddings.detach(), batch
         sides = [embeddings[torch.from_numpy(side)] for side in batch.targets.T]
         if batch.similar is not None:
             return self._contrastive(sides[0], sides[1], torch.from_numpy(batch.similar).to(embeddings.device))
@@ -132,11 +174,7 @@ class Given(Supervision):
     def _triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
         assert isinstance(self.loss, TripletLoss)
         rule = self.loss.rule
-        value = triplet_margin_loss(
-            anchor, positive, negative,
-            margin=rule.margin, distance=rule.distance, penalty=rule.penalty, reduction=rule.reduction,
-            temperature=rule.temperature if rule.has_temperature else None, normalize=self.loss.normalize,
-        )  # fmt: skip
+        value = self.loss.triplets(anchor, positive, negative)
 
         def statistics() -> Statistics:
             near, far = self._distances(anchor, positive), self._distances(anchor, negative)
@@ -175,8 +213,10 @@ SUPERVISIONS: dict[str, type[Supervision]] = {
 }
 
 
-def make_supervision(records: Records, options: BatchOptions, loss: Loss, seed: int) -> Supervision:
-    """The supervision that the data holds, with its sampler.
+def make_supervision(
+    records: Records, options: BatchOptions, loss: Loss, seed: int, memory: Memory | None = None
+) -> Supervision:
+    """The supervision that the data holds, with its sampler, and the memory if there is one.
 
     Raises:
         InputError: the loss does not go with data of this form, or with these classes.
@@ -189,6 +229,8 @@ def make_supervision(records: Records, options: BatchOptions, loss: Loss, seed: 
         sampler = ClassBatches(
             records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
         )
+    if memory is not None:
+        return Remembering(records, sampler, loss, memory)
     return SUPERVISIONS[records.form](records, sampler, loss)
 
 

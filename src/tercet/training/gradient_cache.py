@@ -1,0 +1,158 @@
+"""The gradient cache: one step on a batch that is larger than memory, for every loss and encoder.
+
+Gao, Zhang, Han and Callan 2021, "Scaling deep contrastive learning batch size under memory limited setup", section 3.
+The encoder runs in chunks without a graph; the exact loss over the whole batch gives dL/dE; the chunks run again with a
+graph, and dL/dE flows into the weights. Their method is for InfoNCE; nothing in it depends on the loss.
+
+Shapes: B items of a batch, D the length of an embedding E.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tercet.data.records import plural
+from tercet.errors import InputError
+from tercet.training.dropout import KeyedDraws
+
+S = TypeVar("S")
+BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def cached_step(
+    encode: Callable[[Any], Tensor],
+    inputs: Any,
+    count: int,
+    loss: Callable[[Tensor], tuple[Tensor, S]],
+    encoder: nn.Module,
+    *,
+    chunk: int | None = None,
+    seed: int = 0,
+    step: int = 0,
+) -> tuple[Tensor, S]:
+    """The loss of a batch; its gradient is added to the `grad` of the encoder's and the loss's parameters.
+
+    The gradient is that of the plain graph over the same chunks, up to the order of sums: both passes draw the same
+    dropout (see `KeyedDraws`). The loss is called once, so its own parameters get their gradient once.
+
+    Time: without chunks one forward and backward pass; with chunks one forward pass more. Memory: the graph of one
+    chunk, and E with its gradient. Buffers that the encoder changes as it runs, such as running means, go through the
+    same values in both passes and are changed once.
+
+    Args:
+        encode: from a part of the inputs to embeddings (part of B, D).
+        inputs: a tensor, a list (of texts), or a dict, list or tuple of these, B rows each.
+        count: B.
+        loss: from embeddings (B, D) to a 0-d value with a graph, and anything else to be handed back.
+        encoder: whose buffers `encode` changes.
+        chunk: how many items the encoder takes at a time, at most: the batch is cut into as few parts of almost one
+            size as that allows. All at once if it is B or more, or None.
+        seed: of the run.
+        step: of the training.
+
+    Returns:
+        The value and what else `loss` gave.
+
+    Raises:
+        InputError: the inputs cannot be cut into chunks.
+    """
+    if chunk is None or chunk >= count:
+        return _plain_step(encode, inputs, loss, KeyedDraws(seed, step, slice(0, count)))
+    parts = cut(count, chunk)
+    buffers = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    embeddings = torch.cat([_encoded(encode, inputs, count, KeyedDraws(seed, step, rows)) for rows in parts])
+
+    value, said = loss(embeddings.requires_grad_())
+    value.backward()
+    if embeddings.grad is None:  # a loss that does not look at them, such as one of no triplets
+        return value, said
+
+    _put_back(encoder, buffers)
+    for rows in parts:
+        with KeyedDraws(seed, step, rows):
+            again = encode(take(inputs, rows, count))
+            if again.requires_grad:  # not where the loss alone is trained
+                again.backward(embeddings.grad[rows])
+    return value, said
+
+
+def cut(count: int, chunk: int) -> list[slice]:
+    """The fewest parts of at most `chunk` rows, whose sizes differ by one at most."""
+    parts = math.ceil(count / chunk)
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def take(batch: Any, rows: slice, count: int) -> Any:
+    """These rows of a batch as loaders give it: a tensor, a list of texts, or a dict, list or tuple of these.
+
+    What is neither, such as a number, belongs to all rows.
+
+    Raises:
+        InputError: a part of the batch does not have `count` rows.
+    """
+    if isinstance(batch, Mapping):
+        return {key: take(value, rows, count) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)) and any(isinstance(value, (Tensor, Mapping)) for value in batch):
+        taken = [take(value, rows, count) for value in batch]
+        return type(batch)(*taken) if hasattr(batch, "_fields") else type(batch)(taken)
+    if isinstance(batch, (Tensor, list, tuple)):
+        if isinstance(batch, Tensor) and batch.ndim == 0:
+            return batch
+        if len(batch) != count:
+            given = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"{len(batch)} values"
+            raise InputError(
+                f"a batch of {count} items holds {given}, which cannot be cut into chunks of the items. Give the "
+                f"encoder the whole batch: chunk={count} or more."
+            )
+        return batch[rows]
+    return batch
+
+
+def batch_statistics(encoder: nn.Module) -> list[str]:
+    """The names of the layers that, as the encoder stands, normalise by the statistics of what they are given."""
+    return [name for name, layer in encoder.named_modules() if isinstance(layer, BATCH_STATISTICS) and layer.training]
+
+
+def warning_of_statistics(encoder: nn.Module, chunk: int, count: int) -> str | None:
+    """What chunks do to an encoder with batch normalisation, in words; None where there is none."""
+    layers = batch_statistics(encoder)
+    if not layers:
+        return None
+    return (
+        f"the encoder has batch normalisation ({plural(len(layers), 'layer')}, such as {layers[0]}), which normalises "
+        f"each chunk of {chunk:,} items by itself and not the batch of {count:,}: the chunk is part of the result. Use "
+        "group or layer normalisation, keep these layers in evaluation mode (override their train method), or let the "
+        f"encoder take the whole batch with --chunk {count}"
+    )
+
+
+def _plain_step(
+    encode: Callable[[Any], Tensor], inputs: Any, loss: Callable[[Tensor], tuple[Tensor, S]], draws: KeyedDraws
+) -> tuple[Tensor, S]:
+    """The whole batch in one graph."""
+    with draws:
+        embeddings = encode(inputs)
+    value, said = loss(embeddings)
+    with draws:  # for what the backward pass computes anew: see KeyedDraws
+        value.backward()
+    return value, said
+
+
+@torch.no_grad()
+def _encoded(encode: Callable[[Any], Tensor], inputs: Any, count: int, draws: KeyedDraws) -> Tensor:
+    with draws:
+        return encode(take(inputs, draws.rows, count))
+
+
+@torch.no_grad()
+def _put_back(encoder: nn.Module, before: dict[str, Tensor]) -> None:
+    for name, buffer in encoder.named_buffers():
+        if name in before:
+            buffer.copy_(before[name])

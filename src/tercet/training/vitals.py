@@ -1,0 +1,150 @@
+"""Vital signs: what a step's embeddings look like, measured on a sample that costs little beside the step.
+
+docs/doctor.md says what each figure means.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tercet.data.randomness import keyed
+from tercet.distances import Distance
+from tercet.encoders.base import Encoder
+from tercet.losses.base import BatchLoss
+from tercet.training.supervision import Batch, Labelled, Statistics, Supervision
+
+SAMPLE = 128
+"""Items looked at, at most: 8,128 pairs put the median within a few per cent, in about a millisecond."""
+SAMPLE_OF_CLASS = 4
+"""Items of a class looked at, at most, so that a batch of few large classes still shows many."""
+NEIGHBOURS = 3
+"""An item whose so many nearest are of one other class is adopted by it; chance seldom brings three of one together."""
+
+
+class VitalSigns:
+    """Watches the encoder and the supervision of a training, and measures a step when asked to.
+
+    Args:
+        encoder: whose embeddings before normalisation are seen by a hook, in training alone.
+        supervision: which keeps the embeddings and the batch of the last step.
+        distance: between embeddings.
+        seed: of the run; the sample is keyed by it and the step.
+    """
+
+    def __init__(self, encoder: Encoder, supervision: Supervision, distance: Distance, seed: int) -> None:
+        self.supervision, self.distance, self.seed = supervision, distance, seed
+        self._raw: list[Tensor] = []
+        encoder.scale.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        # A gradient cache encodes twice, the first time without a graph: each row is kept once.
+        if module.training and torch.is_grad_enabled():
+            self._raw.append(inputs[0].detach())
+
+    def forget(self) -> None:
+        """Let go of what the last step left behind."""
+        self._raw.clear()
+        self.supervision.latest = None
+
+    @torch.no_grad()
+    def measure(self, step: int) -> Statistics:
+        """The figures of the last step; those that it cannot have are left out.
+
+        Time: O(S²·D) with S = min(B, 128) items.
+        """
+        found = _quantiles("raw_norm", torch.cat([rows.norm(dim=1) for rows in self._raw])) if self._raw else {}
+        if self.supervision.latest is None:
+            return found
+        embeddings, batch = self.supervision.latest
+        labels = batch.targets if isinstance(self.supervision, Labelled) else None
+        chosen = sample(len(embeddings), labels, keyed(self.seed, "vitals", step))
+        rows = embeddings[torch.from_numpy(chosen).to(embeddings.device)].float()
+        if len(rows) < 2 or not bool(rows.isfinite().all()):
+            return found
+        found["effective_rank"] = effective_rank(rows)
+        distances = _distances(self.supervision, self.distance, rows).cpu()
+        own = batch.positions[chosen]
+        other = torch.from_numpy(own[:, None] != own[None])  # a sample drawn twice is no pair
+        found |= _quantiles("distance", distances[other.triu(1)])
+        if labels is not None:
+            found |= composition(batch) | _kinds(distances, other, torch.from_numpy(labels[chosen]))
+        return found
+
+
+def sample(items: int, labels: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+    """Up to 128 of so many items, in order: drawn class by class, up to four of each, where there are labels."""
+    order = generator.permutation(items)
+    if labels is None:
+        return np.sort(order[:SAMPLE])
+    codes = labels[order]
+    by_class = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[by_class], prepend=codes[by_class][0] - 1))
+    place = np.arange(items) - np.repeat(starts, np.diff(starts, append=items))
+    few = np.sort(by_class[place < SAMPLE_OF_CLASS])  # in the drawn order again
+    first = dict.fromkeys(codes[few].tolist())
+    rank = {code: number for number, code in enumerate(first)}
+    whole = np.argsort([rank[code] for code in codes[few].tolist()], kind="stable")
+    return np.sort(order[few[whole][:SAMPLE]])
+
+
+def effective_rank(rows: Tensor) -> float:
+    """exp(H(sigma / sum sigma)) of the singular values of centred rows, of shape (S, D) (Roy and Vetterli 2007, eq. 3).
+
+    From 1, all on a line, to min(S - 1, D); 1 where all rows are one.
+    """
+    centred = (rows - rows.mean(dim=0)).double()
+    values = torch.linalg.svdvals(centred)
+    total = values.sum()
+    if total == 0:
+        return 1.0
+    return float(torch.special.entr(values / total).sum().exp())
+
+
+def composition(batch: Batch) -> Statistics:
+    """How many items and classes a batch holds, and the share of the class with most items."""
+    _, counts = np.unique(batch.targets, return_counts=True)
+    return {
+        "n_items": len(batch.targets),
+        "n_classes": len(counts),
+        "largest_class": float(counts.max() / counts.sum()),
+    }
+
+
+def _distances(supervision: Supervision, distance: Distance, rows: Tensor) -> Tensor:
+    """Between all of the rows, of shape (S, S), as the loss compares them."""
+    loss = supervision.loss
+    if isinstance(loss, BatchLoss):
+        distance = loss.rule.distance
+        rows = rows if not loss.normalize else nn.functional.normalize(rows)
+    return distance.tile(rows, rows)
+
+
+def _kinds(distances: Tensor, other: Tensor, labels: Tensor) -> Statistics:
+    """Quantiles of positive and of negative distances, and which classes the nearest neighbours are of."""
+    same = labels[:, None] == labels[None]
+    positive, negative = distances[(same & other).triu(1)], distances[(~same).triu(1)]
+    found = _quantiles("positive", positive) | _quantiles("negative", negative)
+    if int((same & other).sum(1).max()) >= NEIGHBOURS - 1 and len(labels) > NEIGHBOURS:
+        near = distances.masked_fill(~other, torch.inf).topk(NEIGHBOURS, largest=False).indices
+        kinds = labels[near]
+        strange = kinds[:, 0] != labels
+        adopted = strange & (kinds == kinds[:, :1]).all(1)
+        found |= {"strange_share": _mean(strange), "adopted_share": _mean(adopted)}
+    return found
+
+
+def _mean(flags: Tensor) -> float:
+    return float(flags.double().mean())
+
+
+def _quantiles(name: str, values: Tensor) -> Statistics:
+    """`name`_5, `name`_50 and `name`_95: the quantiles of some values; nothing of none."""
+    if not len(values):
+        return {}
+    plain = values.cpu().numpy().astype(np.float64)
+    found = np.quantile(plain, (0.05, 0.5, 0.95)).tolist()  # torch.quantile takes four times as long
+    return {f"{name}_{percent}": value for percent, value in zip((5, 50, 95), found, strict=True)}
