@@ -73,6 +73,23 @@ def test_a_slow_copy_follows_by_the_moving_average():
     assert not any(weight.requires_grad for weight in slow.parameters())
 
 
+def test_a_memory_starts_again_with_an_encoder_of_other_weights():
+    encoder = nn.Linear(2, 2)
+    memory = Memory(5, 1, encoder, momentum=0.9)
+    for rows, positions in batches(3, 3):
+        memory.bank.add(rows, positions)
+    assert memory.in_use
+    nn.init.zeros_(encoder.weight)
+    memory.restart(encoder)
+    assert not memory.in_use
+    assert len(memory.bank) == 0
+    assert not memory.slow.encoder.weight.any()
+    for rows, positions in batches(2, 2):
+        memory.bank.add(rows, positions)
+    assert memory.in_use
+    assert memory.bank.positions.tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("warmup", [0, 2])
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize(

@@ -52,6 +52,11 @@ class Bank(nn.Module):
         self.positions = torch.cat([self.positions, positions.to(self.positions)])[-self.capacity :]
         self.batches += 1
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.rows, self.positions = self.rows[:0], self.positions[:0]
+        self.batches.zero_()
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         for name in ("rows", "positions"):  # their length is that of the run, not of a new bank
             setattr(self, name, torch.empty_like(state_dict[prefix + name], device=getattr(self, name).device))
@@ -73,6 +78,12 @@ class Memory(nn.Module):
         self.bank = Bank(capacity)
         self.warmup = warmup
         self.slow = None if encoder is None else SlowCopy(encoder, momentum)
+
+    def restart(self, encoder: nn.Module) -> None:
+        """Forget everything: the encoder has other weights now."""
+        self.bank.clear()
+        if self.slow is not None:
+            self.slow.encoder.load_state_dict(encoder.state_dict())
 
     @property
     def in_use(self) -> bool:

@@ -214,6 +214,8 @@ class Training:
             self._apply(remedy)
             self.model.encoder.load_state_dict(load_file(self.folder / START_WEIGHTS))
             self.optimizer.state.clear()
+            if self.memory is not None:
+                self.memory.restart(self.model.encoder)
             self.history.add(self.progress.step, {name: value for name, value in remedy.items() if name != "step"})
 
     def _apply(self, remedy: Mapping[str, Any]) -> None:
