@@ -118,6 +118,14 @@ def test_no_queries_give_no_rows():
     assert indices.dtype == torch.int64
 
 
+def test_rows_outside_the_distances_domain_are_refused():
+    rows = torch.eye(4)
+    with pytest.raises(InputError, match="references"):
+        nearest(rows, -rows, 1, "jaccard")
+    with pytest.raises(InputError, match="queries"):
+        nearest(-rows, rows, 1, "jaccard")
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [

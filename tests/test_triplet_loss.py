@@ -276,6 +276,8 @@ def test_references_that_are_refused(given, message):
         (torch.zeros(4, 0), r"embeddings has shape \(4, 0\); allowed is"),
         (torch.zeros(4, 2).long(), r"embeddings has dtype torch.int64; .* call embeddings.float\(\)."),
         (np.zeros((4, 2)), r"embeddings is a ndarray; allowed is a torch tensor of shape \(rows, D\)."),
+        (torch.eye(4).to_sparse(), r"embeddings has layout torch.sparse_coo; .* call embeddings.to_dense\(\)."),
+        (torch.empty(4, 2, device="meta"), "embeddings is on the device 'meta', which holds no numbers"),
     ],
 )
 def test_embeddings_that_are_refused(embeddings, message):
@@ -334,6 +336,12 @@ def test_all_faults_are_named_together():
 @pytest.mark.parametrize("margin", [float("nan"), float("inf"), -0.1, "0.2", True])
 def test_margins_that_are_refused(margin):
     with pytest.raises(InputError, match=r"margin is .*; allowed is a finite number of at least 0"):
+        TripletLoss(margin=margin)
+
+
+@pytest.mark.parametrize("margin", [{}, []])
+def test_no_margins_are_refused(margin):
+    with pytest.raises(InputError, match=r"^margin is empty; allowed is a number, or a margin for each class\.$"):
         TripletLoss(margin=margin)
 
 

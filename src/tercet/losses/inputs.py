@@ -25,6 +25,10 @@ def check_rows(name: str, given: object) -> Tensor:
         raise InputError(f"{name} has shape {tuple(given.shape)}; allowed is (rows, D) with D at least 1.")
     if not given.is_floating_point():
         raise InputError(f"{name} has dtype {given.dtype}; allowed is a floating dtype: call {name}.float().")
+    if given.layout != torch.strided:
+        raise InputError(f"{name} has layout {given.layout}; allowed is a dense tensor: call {name}.to_dense().")
+    if given.is_meta:
+        raise InputError(f"{name} is on the device 'meta', which holds no numbers; move the model to a real device.")
     return given
 
 

@@ -120,6 +120,8 @@ def margin_module(margin: Any) -> PerClassMargin | None:
     """
     if isinstance(margin, PerClassMargin):
         return margin
+    if isinstance(margin, (Mapping, Sequence)) and not isinstance(margin, str) and not margin:
+        raise InputError("margin is empty; allowed is a number, or a margin for each class.")
     if isinstance(margin, Mapping):
         return PerClassMargin(list(margin), list(margin.values()), learned=False)
     if isinstance(margin, Tensor) and margin.requires_grad:

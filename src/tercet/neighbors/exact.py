@@ -52,7 +52,8 @@ def nearest(
         distances (Q, k) float32 and indices (Q, k) int64, nearest first, on the device of the queries.
 
     Raises:
-        InputError: shapes that do not fit, values that are not finite, a k with fewer references than that.
+        InputError: shapes that do not fit, values that are not finite or not in the distance's domain, a k with fewer
+            references than that.
     """
     queries_QD, references_MD = check_same_space(as_vectors(queries, "queries"), as_vectors(references, "references"))
     rows_Q = _own_rows(queries_QD, references_MD, query_rows) if exclude_self else None
@@ -60,6 +61,8 @@ def nearest(
         raise InputError("query_rows says which row each query is; it has a meaning only with exclude_self=True.")
     _check_k(k, len(references_MD), exclude_self)
     metric = resolve(distance)
+    metric.check_rows(queries_QD, "queries")
+    metric.check_rows(references_MD, "references")
     tiles = [
         nearest_of_tile(
             queries_QD[part],
