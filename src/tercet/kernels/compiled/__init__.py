@@ -179,14 +179,13 @@ class Reduction:
         """The gradient for anchors and references, in the order of the batch; of rows among themselves one for both."""
         sides, prepared = self.sides, self.sides.prepared
         dx, dy = pulls.whole(sides.rows_x, sides.rows_y)
+        if self.batch.is_alone and dy is not dx:  # in strips, or by a relation: both sides are the same rows
+            dx = dy = dx.add_(dy)
         one = dx is dy
         if prepared is not None:
             dx, dy = prepared.backward_x(dx), dx if one else prepared.backward_y(dy)
         dx = _unsorted(dx, sides.order_x)
-        if one:
-            return dx, dx
-        dy = _unsorted(dy, sides.order_y)
-        return (dx + dy,) * 2 if self.batch.is_alone else (dx, dy)
+        return (dx, dx) if one else (dx, _unsorted(dy, sides.order_y))
 
 
 def _strips(batch: Batch) -> list[slice]:
