@@ -63,27 +63,26 @@ def measure(items: int, chunk: int, steps: int, precision: str, threads: int, cl
     import torch
 
     import tercet
-    from tercet.data.images import ImageCache
-    from tercet.data.samplers import ClassBatches
     from tercet.encoders.options import ImageOptions
-    from tercet.training.loop import Training
+    from tercet.training.feed import Feed
+    from tercet.training.learner import Learner
     from tercet.training.supervision import Labelled
 
     torch.set_num_threads(threads)
     now = CLOCKS[clock]
     spent: dict[str, float] = defaultdict(float)
-    for home, name in ((Training, "_encode"), (Labelled, "__call__"), (ImageCache, "batch"), (ClassBatches, "next")):
+    for home, name in ((Learner, "_encode"), (Labelled, "__call__"), (Feed, "next")):
         clocked(home, name, spent, now)
-    step, rows = Training._step, []
+    step, rows = Learner.step, []
 
-    def one_step(training: Training) -> Any:
-        spent.clear()
+    def one_step(learner: Learner, *given: Any) -> Any:
         started = now()
-        found = step(training)
-        rows.append({"step": now() - started, **spent})
+        found = step(learner, *given)
+        rows.append({"step": now() - started + spent["next"], **spent})
+        spent.clear()
         return found
 
-    Training._step = one_step
+    Learner.step = one_step
     with tempfile.TemporaryDirectory() as folder:
         tercet.train(
             make_images(items), out=f"{folder}/run", encoder=ImageOptions(size=(SIDE, SIDE), channels=1),
@@ -125,7 +124,7 @@ def main() -> None:
         found = in_process([*common, "--one", str(chunk)])
         plain = plain or found
         share = plain["_encode"] / plain["step"]
-        beside = (found["__call__"] + found["batch"] + found["next"]) / found["step"]
+        beside = (found["__call__"] + found["next"]) / found["step"]
         print(f"{chunk:<7} {found['peak'] / 1e6:<9.0f} {found['step']:<8.2f} {found['step'] / plain['step']:<10.2f} "
               f"{1.1 * (1 + share) if found is not plain else 1:<6.2f} {beside:.1%}", flush=True)  # fmt: skip
     print(f"the forward pass of a plain step, with augmentation: {share:.1%} of it")

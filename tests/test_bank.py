@@ -105,7 +105,7 @@ def test_the_loss_is_that_of_the_batch_and_that_against_the_memory(loss, slow, w
         positions = torch.randperm(12, generator=generator)[:5]
         rows = torch.randn(5, 3, generator=generator).requires_grad_()
         keys = torch.randn(5, 3, generator=generator)
-        supervision.keys = keys if slow else None
+        supervision.memory.keys = keys if slow else None
         value, statistics = supervision(rows, Batch(positions.numpy(), labels[positions]))
         if slow:
             kept = (kept + list(zip(keys, positions.tolist(), strict=True)))[-7:]

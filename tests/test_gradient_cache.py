@@ -755,15 +755,15 @@ def test_batch_normalisation_is_warned_of_once(tmp_path):
 
 def test_images_are_augmented_chunk_by_chunk(images, tmp_path, monkeypatch):
     """No more than a chunk of pixels is ever there as floats."""
-    from tercet.training import loop
+    from tercet.training import learner
 
-    sizes, augment = [], loop.augment
+    sizes, augment = [], learner.augment
 
     def counted(pixels, *others):
         sizes.append((len(pixels), pixels.dtype))
         return augment(pixels, *others)
 
-    monkeypatch.setattr(loop, "augment", counted)
+    monkeypatch.setattr(learner, "augment", counted)
     tercet.train(str(images), out=tmp_path / "run", chunk=5, progress=False, **{**QUICK, "steps": 1})
     assert sizes == [(4, torch.uint8)] * 6  # 12 items in three parts, twice
 

@@ -124,8 +124,7 @@ def test_options_resume_what_they_learn_without_python(tmp_path):
 
 
 def test_what_a_loss_learns_does_not_decay(tmp_path):
-    from tercet.training.config import read_config
-    from tercet.training.loop import _make_optimizer
+    from tercet.training.learner import make_optimizer
 
     loss = tercet.TripletLoss(
         tercet.PerClassMargin(7), distance=tercet.Mahalanobis(learned=True, dim=4), penalty="logsumexp",
@@ -133,7 +132,7 @@ def test_what_a_loss_learns_does_not_decay(tmp_path):
     )  # fmt: skip
     path = train(tmp_path / "run", loss)
     modules = nn.ModuleDict({"encoder": tercet.load(path).encoder, "loss": loss})
-    decay = {id(one): group["weight_decay"] for group in _make_optimizer(modules, read_config(path / "config.toml"))
+    decay = {id(one): group["weight_decay"] for group in make_optimizer(modules, 0.01)
              .param_groups for one in group["params"]}  # fmt: skip
     own = dict(loss.named_parameters())
     assert {name: decay[id(one)] for name, one in own.items()} == dict.fromkeys(

@@ -71,6 +71,9 @@ class Memory(nn.Module):
         warmup: batches that it takes in before it is used.
         encoder: what a slow copy follows with `momentum`; None if the encoder's own embeddings are kept.
         momentum: see `SlowCopy`.
+
+    Attributes:
+        keys: what it is to keep of the batch at hand, of shape (B, D); None means the batch's embeddings.
     """
 
     def __init__(self, capacity: int, warmup: int = 0, encoder: nn.Module | None = None, momentum: float = 0.0) -> None:
@@ -78,6 +81,7 @@ class Memory(nn.Module):
         self.bank = Bank(capacity)
         self.warmup = warmup
         self.slow = None if encoder is None else SlowCopy(encoder, momentum)
+        self.keys: Tensor | None = None
 
     def restart(self, encoder: nn.Module) -> None:
         """Forget everything: the encoder has other weights now."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from tercet.data.records import Records
 from tercet.training.config import BatchOptions, Config
 from tercet.training.dropout import KeyedDraws
-from tercet.training.model import Model, Readable, move
+from tercet.training.gradient_cache import buffers_as_now
+from tercet.training.model import Model, Readable, mixed_precision, move
 
 PROBED = (8, 16)  # items in the two probes, whose difference is free of weights and all else that is kept but once
 SHARE = 0.25
@@ -58,16 +59,14 @@ def bytes_per_item(model: Model, train: Readable, precision: str) -> float:
     The random state, the weights and the buffers are as before.
     """
     encoder = model.encoder
-    training, buffers = encoder.training, {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    training, put_back = encoder.training, buffers_as_now(encoder)
     with torch.random.fork_rng():
         encoder.train()
         try:
             kept = [_bytes_kept(model, train, count, precision) for count in PROBED]
         finally:
             encoder.train(training)
-            with torch.no_grad():
-                for name, buffer in encoder.named_buffers():
-                    buffer.copy_(buffers[name])
+            put_back()
     return max(kept[1] - kept[0], 0) / (PROBED[1] - PROBED[0])
 
 
@@ -85,7 +84,7 @@ def _bytes_kept(model: Model, train: Readable, count: int, precision: str) -> in
     with (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         KeyedDraws(0, 0, slice(0, count)),
-        torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+        mixed_precision(model.device, precision),
     ):
         rows = model.forward(batch)
     note(rows)

@@ -65,7 +65,7 @@ def cached_step(
     if chunk is None or chunk >= count:
         return _plain_step(encode, inputs, loss, KeyedDraws(seed, step, slice(0, count)))
     parts = cut(count, chunk)
-    buffers = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    put_back = buffers_as_now(encoder)
     embeddings = torch.cat([_encoded(encode, inputs, count, KeyedDraws(seed, step, rows)) for rows in parts])
 
     value, said = loss(embeddings.requires_grad_())
@@ -73,7 +73,7 @@ def cached_step(
     if embeddings.grad is None:  # a loss that does not look at them, such as one of no triplets
         return value, said
 
-    _put_back(encoder, buffers)
+    put_back()
     for rows in parts:
         with KeyedDraws(seed, step, rows):
             again = encode(take(inputs, rows, count))
@@ -115,6 +115,19 @@ def take(batch: Any, rows: slice, count: int) -> Any:
     return batch
 
 
+def buffers_as_now(encoder: nn.Module) -> Callable[[], None]:
+    """A function that puts the encoder's buffers, such as running means, back to what they are now."""
+    before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+
+    @torch.no_grad()
+    def put_back() -> None:
+        for name, buffer in encoder.named_buffers():
+            if name in before:
+                buffer.copy_(before[name])
+
+    return put_back
+
+
 def batch_statistics(encoder: nn.Module) -> list[str]:
     """The names of the layers that, as the encoder stands, normalise by the statistics of what they are given."""
     return [name for name, layer in encoder.named_modules() if isinstance(layer, BATCH_STATISTICS) and layer.training]
@@ -149,10 +162,3 @@ def _plain_step(
 def _encoded(encode: Callable[[Any], Tensor], inputs: Any, count: int, draws: KeyedDraws) -> Tensor:
     with draws:
         return encode(take(inputs, draws.rows, count))
-
-
-@torch.no_grad()
-def _put_back(encoder: nn.Module, before: dict[str, Tensor]) -> None:
-    for name, buffer in encoder.named_buffers():
-        if name in before:
-            buffer.copy_(before[name])

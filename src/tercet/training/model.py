@@ -203,6 +203,11 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Within the block an encoder's products are of this precision: "float32" or "bfloat16"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def move(batch: Any, device: torch.device) -> Any:
     """Tensors of a batch, however nested, on the device; anything else (texts) as it is."""
     if isinstance(batch, Tensor):

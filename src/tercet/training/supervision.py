@@ -64,6 +64,8 @@ class Supervision:
         self.records = records
         self.sampler = sampler
         self.loss = loss
+        self.memory: Memory | None = None
+        """Embeddings of earlier batches, where the loss looks at them too."""
         self.latest: tuple[Tensor, Batch] | None = None
         """The embeddings of the last call, without a graph, and its batch: for the vital signs."""
 
@@ -123,19 +125,17 @@ class Remembering(Labelled):
 
     def __init__(self, records: Records, sampler: Sampler, loss: Loss, memory: Memory) -> None:
         super().__init__(records, sampler, loss)
-        self.memory = memory
-        self.keys: Tensor | None = None
-        """What the memory keeps of the next batch, of shape (B, D); None means its embeddings."""
+        self.memory: Memory = memory
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """Both losses, and the statistics of the first; the second is `memory_loss`."""
         value, statistics = super().__call__(embeddings, batch)
-        bank, positions = self.memory.bank, torch.from_numpy(batch.positions)
-        if self.keys is not None:
-            bank.add(self.keys, positions)
+        bank, keys, positions = self.memory.bank, self.memory.keys, torch.from_numpy(batch.positions)
+        if keys is not None:
+            bank.add(keys, positions)
         rows = len(bank) if self.memory.in_use else 0
         further = self._against_memory(embeddings, positions) if rows else value.new_zeros(())
-        if self.keys is None:
+        if keys is None:
             bank.add(embeddings, positions)
         both = value + further
         return both, lambda: {**statistics(), **_means(loss=both, memory_loss=further), "memory_rows": float(rows)}

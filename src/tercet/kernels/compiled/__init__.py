@@ -95,15 +95,16 @@ class Reduction:
         self.batch, self.rule, self.plan, self.need_gradient = batch, rule, plan, need_gradient
         self.crew, self.ranks = threads, ranks
         self.sides = Sides.of(batch, rule.distance)
+        self.strips = _strips(batch)
         self.pulls: list[Pulls] = []  # of each part
         self.of_tiles: Pulls | None = None
         if need_gradient:
-            two_sided = self.sides.two_sided and len(_strips(batch)) == 1
+            two_sided = self.sides.two_sided and len(self.strips) == 1
             self.of_tiles = Pulls(self.sides.rows_x, self.sides.rows_y, two_sided)
 
     def totals(self) -> Totals:
         """Visit all, and put what was found in the order of the batch."""
-        strips = [self._strip(rows) for rows in _strips(self.batch)]
+        strips = [self._strip(rows) for rows in self.strips]
         stats = stats_of(
             _joined([strip.n_positives for strip in strips]),
             _joined([strip.n_negatives for strip in strips]),

@@ -2,8 +2,8 @@
 
 One file, because numba keeps what it has compiled until the file of a function changes, whatever that function calls.
 
-Distances. `between` is the one definition. It adds in order and in float64, so that equal rows have equal distances
-wherever they are compared; positives, near pairs and whatever a tile's rounding leaves open are taken from it.
+Distances. `between` is the one definition. It adds in float64 and always the same way, so that equal rows have equal
+distances wherever they are compared; positives, near pairs and whatever a tile's rounding leaves open come from it.
 Comparisons are made in q: the squared distance where the distance is a root, else the distance itself, for there a
 product's rounding has one bound for all the pairs of a row.
 

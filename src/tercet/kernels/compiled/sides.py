@@ -73,13 +73,8 @@ class Sides:
         codes_x = codes_y = np.zeros(0, np.int64)
         exclusions: list[tuple[Array, Array]] = []
         if batch.is_by_class:
-            codes_x, codes_y = (
-                in_order(codes, order).numpy()
-                for codes, order in ((batch.labels, order_x), (batch.reference_labels, order_y))
-            )
-            exclusions = [
-                (in_order(of_x, order_x).numpy(), in_order(of_y, order_y).numpy()) for of_x, of_y in batch.exclusions
-            ]
+            codes_x, codes_y = _both_in_order(batch.labels, batch.reference_labels, order_x, order_y)
+            exclusions = [_both_in_order(of_x, of_y, order_x, order_y) for of_x, of_y in batch.exclusions]
         two_sided = batch.is_alone and batch.is_by_class
         return cls(
             batch=batch,
@@ -132,6 +127,12 @@ class Sides:
 def in_order(rows: Tensor, order: Tensor | None) -> Tensor:
     """The rows in that order; None leaves them in theirs."""
     return rows.contiguous() if order is None else rows.index_select(0, order)
+
+
+def _both_in_order(of_x: Tensor, of_y: Tensor, order_x: Tensor | None, order_y: Tensor | None) -> tuple[Array, Array]:
+    """Codes of both sides in their orders; one array where both are one."""
+    x = in_order(of_x, order_x).numpy()
+    return x, x if of_y is of_x and order_y is order_x else in_order(of_y, order_y).numpy()
 
 
 def _for_products(ready: Prepared, order_x: Tensor | None, order_y: Tensor | None) -> tuple[Rows, Rows, Metric]:

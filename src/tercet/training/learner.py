@@ -1,0 +1,139 @@
+"""The learner: what a step changes (encoder, loss, optimiser, memory), and the step."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tercet.data.augmentation import augment
+from tercet.errors import TrainingError
+from tercet.losses import TripletLoss
+from tercet.training.config import Config
+from tercet.training.feed import Fed, Pictures
+from tercet.training.gradient_cache import cached_step, cut, take
+from tercet.training.loss import Loss
+from tercet.training.model import Model, mixed_precision, move
+from tercet.training.schedule import learning_rate_factor
+from tercet.training.supervision import Statistics, Supervision
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What came of a step."""
+
+    statistics: Callable[[], Statistics]
+    gradient_norm: float
+    learning_rate: float
+
+
+class NotFinite(TrainingError):
+    """A loss or a gradient that is no number."""
+
+
+class Learner:
+    """An encoder, a loss and their optimiser, which take a step at a time.
+
+    Args:
+        config: of the run.
+        model: whose encoder is trained.
+        loss: trained too, if it has parameters.
+        supervision: computes the loss of a batch; its memory, if it has one, is saved with the rest.
+        steps: how many will be made, for the schedule of the learning rate.
+
+    Attributes:
+        modules: all that a checkpoint holds the weights and buffers of.
+        optimizer: AdamW.
+    """
+
+    def __init__(self, config: Config, model: Model, loss: Loss, supervision: Supervision, steps: int) -> None:
+        self.config, self.model, self.loss, self.supervision, self.steps = config, model, loss, supervision, steps
+        self.modules = nn.ModuleDict({"encoder": model.encoder})
+        if isinstance(loss, nn.Module):
+            self.modules["loss"] = loss.to(model.device)
+        if supervision.memory is not None:
+            self.modules["memory"] = supervision.memory
+        self.optimizer = make_optimizer(self.modules, config.training.weight_decay)
+
+    def step(self, fed: Fed, number: int) -> Step:
+        """Embeddings, loss, gradient and update of a batch; steps are counted from 0.
+
+        Raises:
+            NotFinite: the loss or the gradient is not finite.
+        """
+        settings, memory, count = self.config.training, self.supervision.memory, len(fed.batch.positions)
+        assert settings.learning_rate is not None
+        rate = settings.learning_rate * learning_rate_factor(number, self.steps, int(settings.warmup * self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+        def loss(embeddings: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
+            torch.manual_seed((settings.seed * 1_000_003 + number) % 2**63)  # one of the user's own may draw
+            return self.supervision(embeddings, fed.batch)
+
+        if memory is not None and memory.slow is not None:
+            memory.keys = self._slowly_encoded(memory.slow, fed.inputs, count)
+        self.optimizer.zero_grad(set_to_none=True)
+        value, statistics = cached_step(
+            self._encode, fed.inputs, count, loss, self.model.encoder,
+            chunk=self.config.batch.chunk, seed=settings.seed, step=number,
+        )  # fmt: skip
+        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), settings.clip_norm or math.inf)
+        _check_finite(value, norm, number)
+        self.optimizer.step()
+        if memory is not None and memory.slow is not None:
+            memory.slow.follow(self.model.encoder)
+        return Step(statistics, float(norm), rate)
+
+    def apply(self, remedy: Mapping[str, Any]) -> None:
+        """Take a lower learning rate and, where the remedy says so, other mining."""
+        training, loss = self.config.training, self.loss
+        assert training.learning_rate is not None
+        rate = training.learning_rate * remedy["learning_rate_factor"]
+        self.config = dataclasses.replace(self.config, training=dataclasses.replace(training, learning_rate=rate))
+        if remedy["mining"] and isinstance(loss, TripletLoss):
+            loss.rule = dataclasses.replace(loss.rule, mining=remedy["mining"])
+
+    def restart(self, weights: Mapping[str, Tensor]) -> None:
+        """Go back to these weights of the encoder, without the momentum and the memory of the way here."""
+        self.model.encoder.load_state_dict(weights)
+        self.optimizer.state.clear()
+        if self.supervision.memory is not None:
+            self.supervision.memory.restart(self.model.encoder)
+
+    def _slowly_encoded(self, slow: nn.Module, inputs: Any, count: int) -> Tensor:
+        parts = cut(count, self.config.batch.chunk or count)
+        return torch.cat([self._encode(take(inputs, rows, count), slow) for rows in parts])
+
+    def _encode(self, inputs: Any, encoder: nn.Module | None = None) -> Tensor:
+        """Embeddings of a batch or a part of it; images are changed by what was drawn for them."""
+        device = self.model.device
+        if isinstance(inputs, Pictures):
+            inputs = augment(inputs.pixels.to(device), inputs.changes.to(device), self.config.augmentation)
+        with mixed_precision(device, self.config.training.precision):
+            found: Tensor = (encoder or self.model.encoder)(move(inputs, device))
+            return found
+
+
+def make_optimizer(modules: nn.ModuleDict, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW; biases, scales of normalisations and the loss's own parameters are not decayed."""
+    trained = [(name, weight) for name, weight in modules.named_parameters() if weight.requires_grad]
+    if not trained:
+        raise TrainingError("the encoder has no parameter to train.")
+    decayed = [weight for name, weight in trained if weight.dim() > 1 and name.startswith("encoder.")]
+    others = [weight for name, weight in trained if not (weight.dim() > 1 and name.startswith("encoder."))]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
+def _check_finite(value: Tensor, gradient_norm: Tensor, step: int) -> None:
+    if not (torch.isfinite(value) and torch.isfinite(gradient_norm)):
+        raise NotFinite(
+            f"at step {step + 1} the loss is {float(value.detach()):g} and the gradient's norm "
+            f"{float(gradient_norm):g}: training cannot go on. The last checkpoint is unharmed. Try a smaller "
+            "--learning-rate, or look for extreme values in the data."
+        )
