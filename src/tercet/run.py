@@ -45,6 +45,7 @@ from tercet.training.session import (
     warn_of_duplicates,
     write_assessment,
 )
+from tercet.training.trackers import Tracker
 from tercet.training.watch import diagnose_folder
 
 
@@ -375,6 +376,7 @@ def train(
     config: str | Path | Config | None = None,
     resume: bool = False,
     progress: bool = True,
+    tracker: Tracker | None = None,
     **options: Any,
 ) -> Run:
     """Train an embedding and leave a run folder with model, evidence and report.
@@ -395,6 +397,8 @@ def train(
         config: a config.toml, which may hold only some of the settings, to start from.
         resume: go on with `out`, from its newest checkpoint.
         progress: show it.
+        tracker: called as tracker(step, figures) with what each step and each evaluation measures, as it is written to
+            history.jsonl; examples/tracker.py has one.
         **options: any setting of config.toml by its name: steps, epochs, seed, learning_rate, margin, mining,
             classes_per_batch, samples_per_class, patience, ...
 
@@ -411,6 +415,7 @@ def train(
     folder = Path(out)
     request = make_request(base_request(source, config, folder, resume), encoder, encoder_arguments or {}, loss,
                            validation, augmentation, options)  # fmt: skip
+    request = dataclasses.replace(request, tracker=tracker)
     run, _ = train_request(request, folder, resume, ConsoleReporter() if progress else Reporter())
     return run
 

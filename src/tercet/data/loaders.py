@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tercet.data.images import BUDGET_BYTES, ImageCache, Progress
+from tercet.data.randomness import keyed_draws
 from tercet.errors import DataError, InputError
 
 Positions = Sequence[int] | np.ndarray
@@ -103,11 +104,26 @@ class TensorLoader:
         self.items = items
 
     def batch(self, positions: Positions) -> Any:
-        """The collated items."""
+        """The collated items.
+
+        Raises:
+            DataError: they do not fit together.
+        """
+        return self._collated([self.items[int(place)] for place in positions])
+
+    def drawn(self, positions: Positions, seed: int, step: int, keys: Positions) -> Any:
+        """The collated items, where a dataset that draws, such as a crop, draws by (seed, step, key of the item)."""
+        items = []
+        for place, key in zip(positions, keys, strict=True):
+            with keyed_draws(seed, step, int(key)):
+                items.append(self.items[int(place)])
+        return self._collated(items)
+
+    def _collated(self, items: list[Any]) -> Any:
         from torch.utils.data import default_collate
 
         try:
-            return default_collate([self.items[int(place)] for place in positions])
+            return default_collate(items)
         except (RuntimeError, TypeError) as cause:
             raise DataError(f"The dataset's items cannot be put into one batch: {cause}") from None
 

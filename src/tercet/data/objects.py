@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.randomness import keyed_draws
 from tercet.data.records import Records, encode_labels, shorten
 from tercet.data.tables import find_files, finite, without_missing
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
@@ -113,7 +114,10 @@ def read_labels(given: Sequence[Any], labelled: bool) -> tuple[np.ndarray, tuple
 
 
 class Inputs:
-    """A map-style dataset that gives the input alone of another one that gives (input, label)."""
+    """A map-style dataset that gives the input alone of another one that gives (input, label).
+
+    Where that one draws, an item read by itself is always the same; see `keyed_draws`.
+    """
 
     def __init__(self, dataset: Any, paired: bool) -> None:
         self.dataset = dataset
@@ -123,7 +127,8 @@ class Inputs:
         return len(self.dataset)
 
     def __getitem__(self, place: int) -> Any:
-        item = self.dataset[int(place)]
+        with keyed_draws(0, 0, int(place)):
+            item = self.dataset[int(place)]
         return item[0] if self.paired else item
 
 

@@ -43,6 +43,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The options that each loss takes; any other would do nothing, and is refused."""
 
+FREE = ("workers", "tensorboard")
+"""The training options that change nothing of what is learned: a run may be resumed with others."""
+
 OWN_SETTINGS = ("distance", "p")
 """The options that count beside a loss of the user's own."""
 
@@ -251,6 +254,13 @@ a point, go on from the weights of the start with a lower learning rate and mild
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
 
+    workers: int = 0
+    """Processes that load a torch Dataset, or images that do not fit into memory, ahead of the step; with 0 a thread \
+does for images, and a dataset is loaded in turn."""
+
+    tensorboard: bool = False
+    """Write the figures for TensorBoard too, to the run's folder tensorboard/."""
+
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the encoder computes in while it trains: with bfloat16 its products. Weights, loss and evaluation are \
 float32."""
@@ -357,6 +367,7 @@ def _faults(config: Config) -> list[str]:
         ("warmup", training.warmup, 0 <= training.warmup < 1, "0 or more and below 1"),
         ("clip_norm", training.clip_norm, training.clip_norm >= 0, "0 or more"),
         ("patience", training.patience, training.patience >= 0, "0 or more"),
+        ("workers", training.workers, training.workers >= 0, "0 or more"),
     ]
     for options, name in ((training, "learning_rate"), (training, "evaluate_every"), (loss, "temperature")):
         value = getattr(options, name)

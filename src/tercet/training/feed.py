@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from tercet.data.augmentation import Augmentation, draw
+from tercet.training.loading import Loading
 from tercet.training.model import Readable
 from tercet.training.supervision import Batch, Supervision
 
@@ -20,6 +22,15 @@ class Pictures(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Dealt:
+    """A batch, the epoch it belongs to, and the sampler's state after it."""
+
+    epoch: int
+    batch: Batch
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Fed:
     """A batch with its inputs as the loader gives them, on the CPU; images as `Pictures`."""
 
@@ -29,30 +40,51 @@ class Fed:
 
 
 class Feed:
-    """Deals batches and loads their inputs; what is drawn for them is keyed by seed and step.
+    """Deals batches and loads their inputs, some of them ahead; what is drawn for them is keyed by seed and step.
 
     Args:
         supervision: deals the batches.
         train: loads their items.
         augmentation: of images.
         seed: of the run.
+        workers: processes that load, see `Loading`.
     """
 
-    def __init__(self, supervision: Supervision, train: Readable, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self, supervision: Supervision, train: Readable, augmentation: Augmentation, seed: int, workers: int = 0
+    ) -> None:
         self.supervision, self.train, self.augmentation, self.seed = supervision, train, augmentation, seed
+        self.loading = Loading(train.loader, seed, workers)
+        self._dealt: deque[Dealt] = deque()
+        self._state = supervision.sampler.state()
 
-    def next(self, step: int) -> Fed:
-        """The batch of this step, counted from 0."""
-        epoch, batch = self.supervision.sampler.epoch, self.supervision.next()
-        inputs = self.train.loader.batch(batch.positions)
+    def next(self, step: int, last: int) -> Fed:
+        """The batch of this step, counted from 0; those of later steps, up to the last, are asked for."""
+        while len(self._dealt) <= self.loading.ahead and step + len(self._dealt) <= last:
+            self._deal(step + len(self._dealt))
+        dealt, inputs = self._dealt.popleft(), self.loading.take()
+        self._state = dealt.state
         if self.train.records.kind == "image":
             inputs = Pictures(inputs, draw(self.augmentation, len(inputs), self.seed, step))
-        return Fed(epoch, batch, inputs)
+        return Fed(dealt.epoch, dealt.batch, inputs)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on with the batch after the last one, as plain JSON."""
-        return self.supervision.sampler.state()
+        """What `restore` needs to go on with the batch after the last one that was given, as plain JSON."""
+        return self._state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
+        self.loading.forget()
+        self._dealt.clear()
         self.supervision.sampler.restore(state)
+        self._state = state
+
+    def close(self) -> None:
+        """End what loads ahead."""
+        self.loading.close()
+
+    def _deal(self, step: int) -> None:
+        sampler = self.supervision.sampler
+        epoch, batch = sampler.epoch, self.supervision.next()
+        self._dealt.append(Dealt(epoch, batch, sampler.state()))
+        self.loading.ask(batch.positions, step)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tercet.errors import StorageError
 from tercet.training import files
+from tercet.training.trackers import Tracker
 
 
 class History:
-    """Appends to history.jsonl; a resumed run first drops what its checkpoint does not know of."""
+    """Appends to history.jsonl; a resumed run first drops what its checkpoint does not know of.
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        resumed_step: what the checkpoint knows of.
+        trackers: called with each new row.
+    """
+
+    def __init__(self, path: Path, resumed_step: int, trackers: Sequence[Tracker] = ()) -> None:
+        self.path, self.trackers = path, trackers
         self.rows = [row for row in read_history(path) if row["step"] <= resumed_step]
         files.write_text(path, "".join(_line(row) for row in self.rows))
 
@@ -28,6 +36,9 @@ class History:
                 file.write(_line(row))
         except OSError as cause:
             raise StorageError(f"could not write {self.path}: {cause.strerror or cause}.") from cause
+        figures = {name: value for name, value in row.items() if name != "step"}
+        for tracker in self.trackers:
+            tracker(step, figures)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

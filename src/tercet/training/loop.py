@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,17 +18,20 @@ from tercet.training.assessment import better, evaluate_vectors
 from tercet.training.bank import Memory
 from tercet.training.chunk import items_in_batch
 from tercet.training.config import Config
-from tercet.training.feed import Feed
+from tercet.training.failure import save_failure
+from tercet.training.feed import Fed, Feed
 from tercet.training.files import write_tensors
 from tercet.training.gradient_cache import warning_of_statistics
 from tercet.training.history import History
 from tercet.training.interrupt import stop_requests
 from tercet.training.learner import Learner, NotFinite, Step
+from tercet.training.loading import gains_by_workers
 from tercet.training.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.loss_state import save_state, state_of
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Advance, Reporter
 from tercet.training.supervision import make_supervision, whole_loss
+from tercet.training.trackers import TensorBoard, Tracker
 from tercet.training.vitals import VitalSigns
 from tercet.training.watch import Watch, case_of
 
@@ -62,6 +66,7 @@ class Training:
         held: what to evaluate on.
         folder: the run.
         reporter: shows progress.
+        tracker: of the user's own, called with each row of the history.
     """
 
     def __init__(
@@ -73,8 +78,9 @@ class Training:
         held: Readable,
         folder: Path,
         reporter: Reporter,
+        tracker: Tracker | None = None,
     ) -> None:
-        self.config, self.model, self.loss, self.held = config, model, loss, held
+        self.config, self.model, self.loss, self.train, self.held = config, model, loss, train, held
         self.folder, self.reporter = folder, reporter
         settings = config.training
         supervision = make_supervision(train.records, config.batch, loss, settings.seed, _make_memory(config, model))
@@ -88,11 +94,15 @@ class Training:
             warmup = config.batch.memory_warmup
             supervision.memory.warmup = self.steps // WARMING if warmup is None else warmup
 
-        self.feed = Feed(supervision, train, config.augmentation, settings.seed)
+        workers = settings.workers if gains_by_workers(train.loader) else 0
+        self.feed = Feed(supervision, train, config.augmentation, settings.seed, workers)
         self.learner = Learner(config, model, loss, supervision, self.steps)
         self.has_said_how = False
         self.progress = self._restored()
-        self.history = History(folder / "history.jsonl", self.progress.step)
+        trackers = [] if tracker is None else [tracker]
+        if settings.tensorboard:
+            trackers.append(TensorBoard(folder / "tensorboard", self.progress.step))
+        self.history = History(folder / "history.jsonl", self.progress.step, trackers)
         distance = make_distance(config.loss, state_of(loss))
         self.vitals = VitalSigns(model.encoder, supervision, distance, settings.seed)
         case = case_of(config, self.steps, state_of(loss))
@@ -110,7 +120,12 @@ class Training:
             StorageError: a checkpoint could not be written; those before it are unharmed.
         """
         progress, patience, reason = self.progress, self.config.training.patience, "finished"
-        with stop_requests() as stop_asked, self.reporter.progress("training") as advance, torch.random.fork_rng():
+        with (
+            contextlib.closing(self.feed),
+            stop_requests() as stop_asked,
+            self.reporter.progress("training") as advance,
+            torch.random.fork_rng(),
+        ):
             self.learner.modules.train()
             while progress.step < self.steps:
                 if patience and progress.stale_evaluations >= patience:  # before the step: so it was on resume, too
@@ -119,12 +134,11 @@ class Training:
                 if self.watch.stopped:
                     reason = f"stopped: {self.watch.stopped}"
                     break
-                fed = self.feed.next(progress.step)
+                fed = self.feed.next(progress.step, self.steps - 1)
                 try:
                     step = self.learner.step(fed, progress.step)
-                except NotFinite:
-                    self.history.add(progress.step + 1, {"epoch": fed.epoch, "loss": math.nan})
-                    raise
+                except NotFinite as error:
+                    self._fail(fed, error)
                 progress.step += 1
                 self._say_how()
                 self._record(fed.epoch, step, advance)
@@ -137,6 +151,14 @@ class Training:
                     reason = "interrupted"
                     break
         return Outcome(progress.step, progress.best_step, self.selection, progress.best_value, reason)
+
+    def _fail(self, fed: Fed, error: NotFinite) -> NoReturn:
+        """Keep the batch for inspection, and give up."""
+        step, latest = self.progress.step + 1, self.learner.supervision.latest
+        self.history.add(step, {"epoch": fed.epoch, "loss": math.nan})
+        embeddings = None if latest is None else latest[0]
+        kept = save_failure(self.folder, step, fed, self.train.records, embeddings, str(error))
+        raise NotFinite(f"{error} The batch is in {kept}.") from None
 
     def _record(self, epoch: int, made: Step, advance: Advance) -> None:
         """Write what the step measured, or every so many steps of a long run, and show it."""

@@ -32,6 +32,7 @@ from tercet.training.config import (
 )
 from tercet.training.loss import Loss, options_of
 from tercet.training.toml import typed_value
+from tercet.training.trackers import Tracker
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Request:
     """The user's own encoder, with its CustomOptions in `encoders`."""
     custom_loss: Loss | None = None
     """The loss as an object: the user's own loss(embeddings, labels), or one of Tercet's."""
+    tracker: Tracker | None = None
+    """Called with each row of the history, as it is written."""
     recorded_loss: str | None = None
     """The loss that the configuration was written with, where its options cannot make it again."""
 

@@ -25,6 +25,7 @@ from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
 from tercet.training.chunk import with_chunk
 from tercet.training.config import (
     ENCODERS,
+    FREE,
     Config,
     DataOptions,
     EncoderOptions,
@@ -32,6 +33,7 @@ from tercet.training.config import (
     read_config,
     sized,
 )
+from tercet.training.loading import gains_by_workers
 from tercet.training.loop import Outcome, Training
 from tercet.training.loss import (
     LOSS_FILE,
@@ -96,10 +98,11 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         restore_state(loss, folder / START_FILE)
     check_domain(make_distance(config.loss, state_of(loss)), model, train)
     config = with_chunk(config, model, train)
+    _check_workers(config, train, reporter)
     before = weights_hash(folder) if (folder / "model.safetensors").exists() else None
     _write_identity(config, model, loss, known, folder)
 
-    outcome = Training(config, model, loss, train, held, folder, reporter).run()
+    outcome = Training(config, model, loss, train, held, folder, reporter, request.tracker).run()
 
     model.encoder.load_state_dict(read_weights(folder))
     restore_state(loss, folder / LOSS_FILE)
@@ -112,6 +115,15 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     write_assessment(folder, "validation", assessment, held.records, duplicates=0)
     files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter))
     return outcome
+
+
+def _check_workers(config: Config, train: Readable, reporter: Reporter) -> None:
+    """Say so where processes that load would only cost memory; the run then starts none."""
+    if config.training.workers and not gains_by_workers(train.loader):
+        reporter.warn(
+            f"the training data is in memory, so nothing is left for {config.training.workers} processes to load: none "
+            "are started (leave --workers out)"
+        )
 
 
 def _check_free(folder: Path) -> None:
@@ -127,7 +139,8 @@ def _check_same(config: Config, before: Config, folder: Path) -> None:
         f"{group}.{name} was {old!r} and is now {new!r}"
         for group in ("data", "encoder", "loss", "batch", "augmentation", "training")
         for name in field_names(type(getattr(before, group)))
-        if (old := getattr(getattr(before, group), name)) != (new := getattr(getattr(config, group), name, None))
+        if name not in FREE
+        and (old := getattr(getattr(before, group), name)) != (new := getattr(getattr(config, group), name, None))
     ]
     if before.custom_loss != config.custom_loss:
         differing.append(f"the loss was {before.custom_loss or 'made of options'} and is now {_named(config)}")

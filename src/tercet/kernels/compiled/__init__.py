@@ -18,6 +18,7 @@ anchors go in strips, one-sided: three products.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,8 +100,7 @@ class Reduction:
         self.pulls: list[Pulls] = []  # of each part
         self.of_tiles: Pulls | None = None
         if need_gradient:
-            two_sided = self.sides.two_sided and len(self.strips) == 1
-            self.of_tiles = Pulls(self.sides.rows_x, self.sides.rows_y, two_sided)
+            self.of_tiles = Pulls(self.sides.rows_x, self.sides.rows_y, self.sides.two_sided)
 
     def totals(self) -> Totals:
         """Visit all, and put what was found in the order of the batch."""
@@ -123,12 +123,13 @@ class Reduction:
         make = family_of(self.rule)
         assert make is not None
         family: Family = make(self.rule, problem, problem.count_negatives())
-        pulls = None if self.of_tiles is None else self.of_tiles.part(rows)
-        tiles = Tiles(problem, family, self.plan.tile_rows, pulls, self.ranks)
-        tiles.visit_all()
+        with nullcontext() if self.of_tiles is None else self.of_tiles.part(rows) as pulls:
+            tiles = Tiles(problem, family, self.plan.tile_rows, pulls, self.ranks)
+            tiles.visit_all()
         sums, mined, active = family.finish()
         for number, part in enumerate(sums) if self.need_gradient else ():
-            self._pull(problem, family.scale, part, self._pulls_of(number, part).part(rows))
+            with self._pulls_of(number, part).part(rows) as pulls:
+                self._pull(problem, family.scale, part, pulls)
         return Strip(
             family.n_positives, family.n_negatives, family.scale,
             [replace(part, of_positives=None, triplets=None) for part in sums],

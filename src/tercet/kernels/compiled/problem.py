@@ -36,7 +36,7 @@ class Problem:
 
     Attributes:
         sides: anchors and references.
-        first, other: the positives of anchor a are the rows other[first[a]:first[a + 1]] of y.
+        first, other: the positives of anchor a are the rows other[first[a]:first[a + 1]] of y; int64 and int32.
         reverse: where two-sided, the place in these lists of each pair seen from its other end; else empty.
         d: their distances, float64.
     """
@@ -61,7 +61,7 @@ class Problem:
         else:
             index, real = sides.pairing.positives(slice(0, length)) if length else (torch.zeros(0, 1).long(),) * 2
             self.first = np.concatenate([[0], real.sum(1).cumsum(0).numpy()]).astype(np.int64)
-            self.other = index[real.bool()].numpy()
+            self.other = index[real.bool()].numpy().astype(np.int32)
         self.d = np.empty(len(self.other))
         self.each_anchor(lambda start, stop: list_distances(
             self.metric, self.x, self.y, self.first, self.other, self.reverse, self.d, start, stop
@@ -129,8 +129,9 @@ class Problem:
     def pull_triplets(self, triplets: tuple[Array, Array, Array, Array, Array], scale: Array, pulls: Pulls) -> None:
         """Add the gradient of listed triplets: anchors, places of positives, negatives, their distances, slopes."""
         anchor, chosen, negative, d_negative, slope = triplets
+        places = self.other[chosen].astype(np.int64)
         weights, dx, dy = slope * scale[anchor], pulls.dx.numpy(), pulls.dy.numpy()
-        pull_pairs(self.metric, self.x, self.y, anchor, self.other[chosen], self.d[chosen], weights, dx, dy)
+        pull_pairs(self.metric, self.x, self.y, anchor, places, self.d[chosen], weights, dx, dy)
         pull_pairs(self.metric, self.x, self.y, anchor, negative, d_negative, -weights, dx, dy)
 
     def pull_positives(self, weights: Array, pulls: Pulls, ranks: Ranks) -> None:
@@ -185,7 +186,7 @@ def positives_by_class(
             start[a] = np.searchsorted(codes_y, codes_x[a])
             stop[a] = np.searchsorted(codes_y, codes_x[a], side="right")
         total += stop[a] - start[a]
-    other = np.empty(total, np.int64)
+    other = np.empty(total, np.int32)
     e = 0
     for a in range(length):
         for j in range(start[a], stop[a]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 
 import numpy as np
@@ -23,11 +25,22 @@ class Pulls:
         self.dx, self.of_x = torch.zeros_like(x), np.zeros(len(x))
         self.dy, self.of_y = (self.dx, self.of_x) if two_sided else (torch.zeros_like(y), np.zeros(len(y)))
 
-    def part(self, rows: slice) -> Pulls:
-        """Those of some of the x, which are added to the same place."""
+    @contextmanager
+    def part(self, rows: slice) -> Iterator[Pulls]:
+        """Within the block, those of some of the x.
+
+        Where the y are the x, and not all of them are asked for, theirs are gathered apart and added at the end of the
+        block: what is added for the y at the same time may be of the same rows.
+        """
         found = copy(self)
         found.dx, found.of_x = self.dx[rows], self.of_x[rows]
-        return found
+        apart = self.dy is self.dx and len(found.dx) < len(self.dx)
+        if apart:
+            found.dx, found.of_x = torch.zeros_like(found.dx), np.zeros_like(found.of_x)
+        yield found
+        if apart:
+            self.dx[rows] += found.dx
+            self.of_x[rows] += found.of_x
 
     def whole(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient for x and y."""

@@ -169,6 +169,7 @@ class Thresholds(Levels):
         if self.rank is None:
             return self.value, self.count, self.excess
         loops.finish_below(self.first, self.levels, self.degree, self.value, self.count, self.excess)
+        self.grid = empty_grid(self.first[:1])  # which takes as much memory as all that is still to come
         return self.value, self.count[self.rank], self.excess[self.rank] if self.degree == 2 else self.excess
 
 

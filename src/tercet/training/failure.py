@@ -1,0 +1,60 @@
+"""What a failed step leaves behind to look at: the batch that it was made of, in the run's folder failed-step/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tercet.data.records import Records
+from tercet.training import files
+from tercet.training.feed import Fed
+
+FOLDER = "failed-step"
+
+
+def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings: Tensor | None, reason: str) -> Path:
+    """Write failed-step/batch.json and batch.safetensors, in place of those of an earlier failure; the folder.
+
+    Args:
+        folder: of the run.
+        step: counted from 1, as in the history.
+        fed: the batch, with its inputs before augmentation.
+        records: the training data.
+        embeddings: of the batch, shape (B, D), if it came that far.
+        reason: what went wrong.
+
+    Raises:
+        StorageError: they could not be written.
+    """
+    target, positions = folder / FOLDER, fed.batch.positions
+    labels = records.labels
+    items = [
+        {"name": str(records.names[place]), "position": int(place)}
+        | ({} if labels is None else {"class": records.classes[labels[place]]})
+        for place in positions
+    ]
+    tensors = _tensors(fed.inputs)
+    if embeddings is not None:
+        tensors["embeddings"] = embeddings
+    texts = fed.inputs if isinstance(fed.inputs, list) and all(isinstance(one, str) for one in fed.inputs) else None
+    found: dict[str, Any] = {"step": step, "epoch": fed.epoch, "reason": reason, "items": items, "texts": texts}
+    with files.new_folder(target) as partial:
+        files.write_json(partial / "batch.json", found)
+        files.write_tensors(partial / "batch.safetensors", tensors)
+    return target
+
+
+def _tensors(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
+    """The tensors among the inputs, however nested, each by the way to it."""
+    if isinstance(inputs, Tensor):
+        return {name: inputs}
+    if isinstance(inputs, Mapping):
+        parts = inputs.items()
+    elif isinstance(inputs, (list, tuple)):
+        parts = zip(getattr(inputs, "_fields", map(str, range(len(inputs)))), inputs, strict=True)  # type: ignore
+    else:
+        return {}
+    return {key: value for part, held in parts for key, value in _tensors(held, f"{name}.{part}").items()}
