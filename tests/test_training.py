@@ -100,6 +100,20 @@ def test_a_killed_run_goes_on_to_the_same_bytes(images, tmp_path, killed_at):
     assert digest(part) == digest(whole)
 
 
+def test_a_run_that_was_killed_while_its_first_files_were_written_starts_again(images, image_run, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(image_run / "encoder", part / "encoder")
+    (part / ".fingerprints.safetensors.partial").write_bytes(b"half")
+    with pytest.raises(RunError, match="exists already"):
+        tercet.train(str(images), out=part, progress=False, **QUICK)
+    tercet.train(str(images), out=part, resume=True, progress=False, **QUICK)
+    assert digest(part)["model.safetensors"] == digest(image_run)["model.safetensors"]
+    (tmp_path / "other" / "encoder").mkdir(parents=True)
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="exists already"):
+        tercet.train(str(images), out=tmp_path / "other", resume=True, progress=False, **QUICK)
+
+
 def test_resume_where_there_is_nothing_yet_starts(images, tmp_path):
     run = tercet.train(str(images), out=tmp_path / "new", resume=True, progress=False, **QUICK)
     assert run.metrics["validation.map_at_r"] > 0

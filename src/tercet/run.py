@@ -373,6 +373,7 @@ def train(
     loss: str | Loss | None = None,
     validation: Any = None,
     augmentation: Augmentation | None = None,
+    mine: MiningOptions | None = None,
     config: str | Path | Config | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -394,6 +395,7 @@ def train(
             default triplet, and contrastive for pairs marked similar or not.
         validation: validation data like `source`; by default a fifth of the classes is held out.
         augmentation: random changes of training images.
+        mine: the rules of mining, with mine_every=N.
         config: a config.toml, which may hold only some of the settings, to start from.
         resume: go on with `out`, from its newest checkpoint.
         progress: show it.
@@ -414,7 +416,7 @@ def train(
     """
     folder = Path(out)
     request = make_request(base_request(source, config, folder, resume), encoder, encoder_arguments or {}, loss,
-                           validation, augmentation, options)  # fmt: skip
+                           validation, augmentation, mine, options)  # fmt: skip
     request = dataclasses.replace(request, tracker=tracker)
     run, _ = train_request(request, folder, resume, ConsoleReporter() if progress else Reporter())
     return run

@@ -13,6 +13,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 from tercet.cli.console import Json, figure, parse, reporter, show, show_json
 from tercet.data.options import Augmentation
 from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions
+from tercet.mining.options import MiningOptions
 from tercet.training.config import (
     BatchOptions,
     Config,
@@ -58,6 +59,7 @@ negative) or of pairs."""
     training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mine: MiningOptions = field(default_factory=MiningOptions)
     text: TextOptions = field(default_factory=TextOptions)
     tabular: TabularOptions = field(default_factory=TabularOptions)
 
@@ -70,7 +72,7 @@ def main(words: Sequence[str]) -> int:
 
     request = Request(
         source=command.source, data=command.data, loss=command.loss, batch=command.batch,
-        augmentation=command.augmentation, training=command.training,
+        augmentation=command.augmentation, training=command.training, mine=command.mine,
         encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
     )  # fmt: skip
     run, reason = train_request(request, Path(command.out), command.resume, reporter(command.json))
@@ -103,7 +105,7 @@ def _from_config(config: Config, out: str | None) -> Train:
     encoder = config.encoder
     return Train(
         source=config.source or missing, out=out or missing, data=config.data, loss=config.loss, batch=config.batch,
-        training=config.training, augmentation=config.augmentation,
+        training=config.training, augmentation=config.augmentation, mine=config.mine,
         image=encoder if isinstance(encoder, ImageOptions) else ImageOptions(),
         text=encoder if isinstance(encoder, TextOptions) else TextOptions(),
         tabular=encoder if isinstance(encoder, TabularOptions) else TabularOptions(),

@@ -183,6 +183,57 @@ class ClassBatches(_Batches):
         return said
 
 
+class MinedBatches(ClassBatches):
+    """The same, until it is given triplets; from then on a batch holds the items of some of them.
+
+    An epoch has as many batches as before, each of the items of P·K / 3 triplets, every item once. The triplets come in
+    random order, again and again if they are fewer than an epoch takes.
+
+    Args:
+        labels: see `ClassBatches`.
+        classes_per_batch: P.
+        samples_per_class: K.
+        seed: decides every draw.
+        singletons: see `ClassBatches`.
+        every: triplets are due each time so many epochs have passed.
+        at_once: and before the first.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        classes_per_batch: int,
+        samples_per_class: int,
+        seed: int = 0,
+        singletons: str = "negatives",
+        every: int = 1,
+        at_once: bool = False,
+    ) -> None:
+        super().__init__(labels, classes_per_batch, samples_per_class, seed, singletons)
+        self.every, self.at_once = every, at_once
+        self.triplets, self.given_in = np.zeros((0, 3), dtype=np.int64), -1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether triplets are to be given before the next batch."""
+        begins = self.cursor == 0 and self.epoch % self.every == 0
+        return begins and self.given_in != self.epoch and (self.epoch > 0 or self.at_once)
+
+    def give(self, triplets: np.ndarray, epoch: int) -> None:
+        """Take these positions, int64 (T, 3), as the triplets from an epoch on; with none, batches are of classes."""
+        self.triplets, self.given_in, self._dealt = triplets, epoch, None
+
+    def deal(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, each int64 positions."""
+        by_class = super().deal(epoch)
+        if not len(self.triplets):
+            return by_class
+        rows = max(1, self.classes_per_batch * self.samples_per_class // 3)
+        order = keyed(self.seed, "tuples", epoch).permutation(len(self.triplets))
+        chosen = np.resize(order, (len(by_class), rows))
+        return [np.unique(self.triplets[some]) for some in chosen]
+
+
 class TupleBatches(_Batches):
     """Batches of rows of a table of triplets or pairs: each row once an epoch, batches of almost one size.
 

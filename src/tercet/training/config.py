@@ -26,6 +26,7 @@ from tercet.encoders.options import (
     TextOptions,
 )
 from tercet.errors import ConfigError, RunError, suggest
+from tercet.mining.options import MiningOptions
 from tercet.training.toml import from_mapping, to_mapping
 
 FORMAT = 1
@@ -187,6 +188,10 @@ class BatchOptions:
     singletons: Literal["negatives", "drop"] = "negatives"
     """A class with one sample serves as negatives only, or is dropped."""
 
+    mine_every: int = 0
+    """Every so many epochs, mine triplets over the whole training set by the rules of --mine, and make batches of \
+their items (labelled data); never if 0."""
+
     memory: int = 0
     """How many embeddings of earlier batches are kept as further positives and negatives (cross-batch memory); none \
 if 0."""
@@ -251,6 +256,9 @@ a point, go on from the weights of the start with a lower learning rate and mild
     seed: int = 0
     """Equal seeds give equal runs, to the byte, on the same machine with the same number of threads."""
 
+    init: str | None = None
+    """A run to start from: its encoder and weights, instead of new ones."""
+
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
 
@@ -277,6 +285,7 @@ class Config:
     batch: BatchOptions
     augmentation: Augmentation
     training: TrainingOptions
+    mine: MiningOptions = field(default_factory=MiningOptions)
     custom_loss: str | None = None
     """A loss that the options cannot make again, for the record: the class of the user's own, or one of Tercet's with \
 margins per class or a map. Of the user's own, the loss options give the distance alone."""
@@ -358,6 +367,7 @@ def _faults(config: Config) -> list[str]:
         ("rows_per_batch", batch.rows_per_batch, batch.rows_per_batch >= 2, "2 or more"),
         ("batch_size", batch.batch_size, batch.batch_size is None or batch.batch_size >= 2, "2 or more"),
         ("chunk", batch.chunk, batch.chunk is None or batch.chunk >= 1, "1 or more"),
+        ("mine_every", batch.mine_every, batch.mine_every >= 0, "0 or more"),
         ("memory", batch.memory, batch.memory >= 0, "0 or more"),
         ("memory_warmup", batch.memory_warmup, batch.memory_warmup is None or batch.memory_warmup >= 0, "0 or more"),
         ("momentum", batch.momentum, 0 <= batch.momentum < 1, "0 or more and below 1"),
@@ -384,6 +394,8 @@ def _faults(config: Config) -> list[str]:
     )  # fmt: skip
     faults = [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
     faults += _unlike_batch_size(batch) + _idle_without_memory(batch)
+    if config.mine != MiningOptions() and not batch.mine_every:
+        faults.append("rules of mine are given, and nothing is mined without mine_every; give mine_every too")
     faults += misplaced(loss)
     if loss.distance == "mahalanobis" and config.custom_loss is None:
         faults.append(NO_MAP)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tercet.data.augmentation import Augmentation, draw
 from tercet.training.loading import Loading
+from tercet.training.miner import Miner
 from tercet.training.model import Readable
 from tercet.training.supervision import Batch, Supervision
 
@@ -48,12 +49,15 @@ class Feed:
         augmentation: of images.
         seed: of the run.
         workers: processes that load, see `Loading`.
+        miner: mines when it is due; batches after that are not dealt ahead of it.
     """
 
     def __init__(
-        self, supervision: Supervision, train: Readable, augmentation: Augmentation, seed: int, workers: int = 0
-    ) -> None:
+        self, supervision: Supervision, train: Readable, augmentation: Augmentation, seed: int, workers: int = 0,
+        miner: Miner | None = None,
+    ) -> None:  # fmt: skip
         self.supervision, self.train, self.augmentation, self.seed = supervision, train, augmentation, seed
+        self.miner = miner
         self.loading = Loading(train.loader, seed, workers)
         self._dealt: deque[Dealt] = deque()
         self._state = supervision.sampler.state()
@@ -61,6 +65,10 @@ class Feed:
     def next(self, step: int, last: int) -> Fed:
         """The batch of this step, counted from 0; those of later steps, up to the last, are asked for."""
         while len(self._dealt) <= self.loading.ahead and step + len(self._dealt) <= last:
+            if self.miner is not None and self.miner.is_due:
+                if self._dealt:  # whose steps come before, and change the weights to mine with
+                    break
+                self.miner.mine()
             self._deal(step + len(self._dealt))
         dealt, inputs = self._dealt.popleft(), self.loading.take()
         self._state = dealt.state
@@ -76,6 +84,8 @@ class Feed:
         """Go on where `state` was taken."""
         self.loading.forget()
         self._dealt.clear()
+        if self.miner is not None:
+            self.miner.restore()
         self.supervision.sampler.restore(state)
         self._state = state
 

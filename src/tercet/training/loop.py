@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from tercet.data.samplers import MinedBatches
 from tercet.kernels import Plan
 from tercet.training import checkpoint
 from tercet.training.assessment import better, evaluate_vectors
@@ -28,9 +29,10 @@ from tercet.training.learner import Learner, NotFinite, Step
 from tercet.training.loading import gains_by_workers
 from tercet.training.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.loss_state import save_state, state_of
+from tercet.training.miner import Miner
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Advance, Reporter
-from tercet.training.supervision import make_supervision, whole_loss
+from tercet.training.supervision import Sampler, make_supervision, whole_loss
 from tercet.training.trackers import TensorBoard, Tracker
 from tercet.training.vitals import VitalSigns
 from tercet.training.watch import Watch, case_of
@@ -83,7 +85,9 @@ class Training:
         self.config, self.model, self.loss, self.train, self.held = config, model, loss, train, held
         self.folder, self.reporter = folder, reporter
         settings = config.training
-        supervision = make_supervision(train.records, config.batch, loss, settings.seed, _make_memory(config, model))
+        supervision = make_supervision(
+            train.records, config.batch, loss, settings.seed, _make_memory(config, model), starts_trained(config)
+        )
         reporter.say(f"batches: {supervision.sampler.summary()}")
         _say_chunk(config, model, train, reporter)
         self.steps = settings.steps or supervision.count_steps(settings.epochs or 1)
@@ -95,8 +99,11 @@ class Training:
             supervision.memory.warmup = self.steps // WARMING if warmup is None else warmup
 
         workers = settings.workers if gains_by_workers(train.loader) else 0
-        self.feed = Feed(supervision, train, config.augmentation, settings.seed, workers)
+        self.miner = self._make_miner(supervision.sampler)
+        self.feed = Feed(supervision, train, config.augmentation, settings.seed, workers, self.miner)
         self.learner = Learner(config, model, loss, supervision, self.steps)
+        if self.miner is not None:
+            self.learner.modules["miner"] = self.miner
         self.has_said_how = False
         self.progress = self._restored()
         trackers = [] if tracker is None else [tracker]
@@ -164,8 +171,9 @@ class Training:
         """Write what the step measured, or every so many steps of a long run, and show it."""
         step = self.progress.step
         if step % math.ceil(self.steps / HISTORY_ROWS) == 0 or step == self.steps:
+            mined = {} if self.miner is None else self.miner.take_figures()
             figures = {
-                **made.statistics(), **self.vitals.measure(step),
+                **made.statistics(), **self.vitals.measure(step), **mined,
                 "gradient_norm": made.gradient_norm, "learning_rate": made.learning_rate,
             }  # fmt: skip
             self.history.add(step, {"epoch": epoch, **figures})
@@ -215,6 +223,15 @@ class Training:
         self.reporter.say(f"going on from step {progress.step}")
         return progress
 
+    def _make_miner(self, sampler: Sampler) -> Miner | None:
+        if not isinstance(sampler, MinedBatches):
+            return None
+        config = self.config
+        return Miner(
+            sampler, self.train, self.model, lambda: make_distance(config.loss, state_of(self.loss)), config.mine,
+            config.loss.margin, self.folder, self.reporter,
+        )  # fmt: skip
+
     def _say_how(self) -> None:
         """Say once what computes the loss, since "auto" leaves it open."""
         plan = getattr(self.loss, "plan", None)
@@ -230,6 +247,11 @@ class Training:
         if self.progress.best_value is not None:
             shown.append(f"best {self.selection} {self.progress.best_value:.3f}")
         return "  ".join(shown)
+
+
+def starts_trained(config: Config) -> bool:
+    """Whether the encoder knows something before the first step: of a run, or of pretrained weights."""
+    return config.training.init is not None or getattr(config.encoder, "weights", None) is not None
 
 
 def _make_memory(config: Config, model: Model) -> Memory | None:

@@ -28,6 +28,11 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     state_of(loss)
     if config.batch.memory:
         _check_remembers(loss, train)
+    if config.batch.mine_every and train.labels is None:
+        raise InputError(
+            f"mine_every is set, and the data holds {train.form.replace('-', ' ')}; triplets are mined of items with "
+            "labels. Leave it out."
+        )
     if not isinstance(loss, BatchLoss):
         return
     if loss.across_ranks:

@@ -17,6 +17,7 @@ from tercet.data.options import Augmentation
 from tercet.encoders.options import CustomOptions
 from tercet.errors import InputError, check_choice, suggest
 from tercet.losses.base import BatchLoss
+from tercet.mining.options import MiningOptions
 from tercet.training.config import (
     ENCODERS,
     BatchOptions,
@@ -46,6 +47,7 @@ class Request:
     batch: BatchOptions = field(default_factory=BatchOptions)
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    mine: MiningOptions = field(default_factory=MiningOptions)
     encoders: Mapping[str, EncoderOptions] = field(default_factory=dict)
     """Options by kind; those of the kind that the data turns out to be are used, or the defaults."""
     validation: Any = None
@@ -65,7 +67,7 @@ def request_from(config: Config, source: Any = None) -> Request:
     kind = next(kind for kind, options in ENCODERS.items() if isinstance(config.encoder, options))
     return Request(
         source=config.source if source is None else source, data=config.data, loss=config.loss, batch=config.batch,
-        augmentation=config.augmentation, training=config.training, encoders={kind: config.encoder},
+        augmentation=config.augmentation, training=config.training, mine=config.mine, encoders={kind: config.encoder},
         recorded_loss=config.custom_loss,
     )  # fmt: skip
 
@@ -90,6 +92,7 @@ def make_request(
     loss: str | Loss | None = None,
     validation: Any = None,
     augmentation: Augmentation | None = None,
+    mine: MiningOptions | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Request:
     """A request with what `train` takes put on top of it; see there."""
@@ -101,6 +104,8 @@ def make_request(
     request = _with_loss(request, loss, options)
     if augmentation is not None:
         request = dataclasses.replace(request, augmentation=augmentation)
+    if mine is not None:
+        request = dataclasses.replace(request, mine=mine)
     if isinstance(validation, (str, Path)):
         data = dataclasses.replace(request.data, validation=str(validation))
         return dataclasses.replace(request, data=data)

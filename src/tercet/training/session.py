@@ -76,12 +76,9 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     """
     resuming = resume and (folder / "config.toml").exists()
     if not resuming:
-        _check_free(folder)
+        _check_free(folder, resume)
     train_records, held_records = _read_data(request, reporter)
-    model = Model.create(
-        _choose_encoder(request, train_records), train_records, request.training.seed, request.training.device,
-        request.module,
-    )  # fmt: skip
+    model = _make_model(request, train_records)
     loss = _make_loss(request, train_records.form)
     config = _complete(request, loss, model, train_records)
     check_loss(loss, config, train_records, held_records)
@@ -126,7 +123,10 @@ def _check_workers(config: Config, train: Readable, reporter: Reporter) -> None:
         )
 
 
-def _check_free(folder: Path) -> None:
+def _check_free(folder: Path, resume: bool) -> None:
+    """A run that was killed before its config.toml was written, the last of its first files, may start again."""
+    if resume and folder.is_dir() and all(_is_first(path.relative_to(folder)) for path in folder.rglob("*")):
+        return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
             f"{folder} exists already. Go on with it by adding --resume (from Python: resume=True), or choose another "
@@ -134,10 +134,16 @@ def _check_free(folder: Path) -> None:
         )
 
 
+def _is_first(path: Path) -> bool:
+    """Whether a path in a run is among those that `_write_identity` writes before config.toml, or half of one."""
+    known = ("encoder", "checkpoints", START_FILE, "fingerprints.safetensors")
+    return path.parts[0] == "encoder" or path.as_posix() in known or path.name.endswith(".partial")
+
+
 def _check_same(config: Config, before: Config, folder: Path) -> None:
     differing = [
         f"{group}.{name} was {old!r} and is now {new!r}"
-        for group in ("data", "encoder", "loss", "batch", "augmentation", "training")
+        for group in ("data", "encoder", "loss", "batch", "augmentation", "training", "mine")
         for name in field_names(type(getattr(before, group)))
         if name not in FREE
         and (old := getattr(getattr(before, group), name)) != (new := getattr(getattr(config, group), name, None))
@@ -236,6 +242,30 @@ def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
     return request.encoders.get(records.kind, ENCODERS[records.kind]())
 
 
+def _make_model(request: Request, records: Records) -> Model:
+    """A new model for these records, or that of the run to start from."""
+    options, training = _choose_encoder(request, records), request.training
+    if training.init is None:
+        return Model.create(options, records, training.seed, training.device, request.module)
+    folder = Path(training.init)
+    if not (folder / "config.toml").exists():
+        raise RunError(f"init names {folder}, and there is no run: it holds no config.toml.")
+    before = read_config(folder / "config.toml")
+    if before.data.kind != (None if records.kind == "tensor" else records.kind):
+        raise InputError(f"init names {folder}, which was trained on {before.data.kind} data; this is {records.kind}.")
+    if options not in (type(options)(), before.encoder) and options.kind != "custom":
+        raise InputError(
+            f"init names {folder}, whose encoder is taken as it is, and other options for the encoder were given; "
+            "leave them out."
+        )
+    model = Model.load(before.encoder, folder, training.device, request.module)
+    columns = tuple(model.assets.get("columns", ()))
+    if records.kind == "tabular" and columns and records.columns and columns != records.columns:
+        raise InputError(f"init names {folder}, whose columns are {', '.join(columns)}; here they are "
+                         f"{', '.join(records.columns)}. Name them with --columns.")  # fmt: skip
+    return model
+
+
 def _make_loss(request: Request, form: str) -> Loss:
     """The loss that is asked for: an object, or what the options name."""
     if request.custom_loss is not None:
@@ -269,6 +299,7 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records) -> C
         batch=sized(request.batch, records.form),
         augmentation=request.augmentation,
         training=training,
+        mine=request.mine,
         custom_loss=described(loss),
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tercet.data.records import Records
-from tercet.data.samplers import ClassBatches, TupleBatches
+from tercet.data.samplers import ClassBatches, MinedBatches, TupleBatches
 from tercet.losses import ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.losses.inputs import unit_rows
@@ -214,9 +214,18 @@ SUPERVISIONS: dict[str, type[Supervision]] = {
 
 
 def make_supervision(
-    records: Records, options: BatchOptions, loss: Loss, seed: int, memory: Memory | None = None
-) -> Supervision:
+    records: Records, options: BatchOptions, loss: Loss, seed: int, memory: Memory | None = None,
+    mine_at_once: bool = False,
+) -> Supervision:  # fmt: skip
     """The supervision that the data holds, with its sampler, and the memory if there is one.
+
+    Args:
+        records: the training data.
+        options: of the batches.
+        loss: of a batch.
+        seed: of the run.
+        memory: see `Remembering`.
+        mine_at_once: where triplets are mined: before the first epoch too.
 
     Raises:
         InputError: the loss does not go with data of this form, or with these classes.
@@ -226,9 +235,10 @@ def make_supervision(
         assert records.tuples is not None
         sampler: Sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
     else:
-        sampler = ClassBatches(
-            records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
-        )
+        settings = records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
+        sampler = MinedBatches(*settings, options.mine_every, mine_at_once) if options.mine_every else (
+            ClassBatches(*settings)
+        )  # fmt: skip
     if memory is not None:
         return Remembering(records, sampler, loss, memory)
     return SUPERVISIONS[records.form](records, sampler, loss)

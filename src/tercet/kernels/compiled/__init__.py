@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tercet.collectives import ALONE, Ranks
 from tercet.kernels.compiled import compilation  # noqa: F401  listens from here on
-from tercet.kernels.compiled.crew import Crew, current_crew, leading_crew
+from tercet.kernels.compiled.crew import Crew, current_crew, give_back_memory, leading_crew
 from tercet.kernels.compiled.loops import Array
 from tercet.kernels.compiled.problem import Problem
 from tercet.kernels.compiled.pulls import Pulls
@@ -104,7 +104,11 @@ class Reduction:
 
     def totals(self) -> Totals:
         """Visit all, and put what was found in the order of the batch."""
-        strips = [self._strip(rows) for rows in self.strips]
+        strips = []
+        for rows in self.strips:
+            strips.append(self._strip(rows))
+            if len(self.strips) > 1:
+                give_back_memory()
         stats = stats_of(
             _joined([strip.n_positives for strip in strips]),
             _joined([strip.n_negatives for strip in strips]),

@@ -147,6 +147,21 @@ def _keep_freed_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)  # freed at once, and never touched: it takes no memory
 
 
+def give_back_memory() -> None:
+    """Let what was freed go back to the system, so that pieces of other sizes find room (glibc; elsewhere nothing)."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows has no such library
+        return None
+
+
 @lru_cache(maxsize=8)
 def _crew(size: int, process: int) -> Crew:
     _keep_freed_memory()
