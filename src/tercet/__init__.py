@@ -22,6 +22,7 @@ _HOME = {
     "embed": "tercet.run",
     "diagnose": "tercet.run",
     "mine": "tercet.run",
+    "tune": "tercet.training.tuning.search",
     "TripletLoss": "tercet.losses",
     "PerClassMargin": "tercet.losses",
     "ContrastiveLoss": "tercet.losses",
@@ -40,7 +41,7 @@ _HOME = {
 }
 
 __all__ = [
-    "train", "Run", "load", "evaluate", "embed", "diagnose", "mine",
+    "train", "Run", "load", "evaluate", "embed", "diagnose", "mine", "tune",
     "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
     "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
 ]  # fmt: skip
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
         triplet_margin_loss,
     )
     from tercet.run import Run, diagnose, embed, evaluate, load, mine, train
+    from tercet.training.tuning.search import tune
 
 
 def __getattr__(name: str) -> Any:

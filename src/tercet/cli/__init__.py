@@ -17,6 +17,7 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "train": "train an embedding on a folder of classes or a table",
+    "tune": "try margin, mining and learning rate on validation, and say what was found",
     "evaluate": "measure a run on data it never saw",
     "embed": "write the embeddings of items to a Parquet file",
     "index": "make items searchable",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
@@ -23,6 +23,9 @@ from tercet.training.config import (
     read_config,
     read_partial_config,
 )
+
+if TYPE_CHECKING:
+    from tercet.training.request import Request
 
 INTERRUPTED = 130
 STOPPED = 3
@@ -68,13 +71,8 @@ def main(words: Sequence[str]) -> int:
     """Train as the words say; the exit code."""
     command = parse(Train, words, default=_defaults(words))
     from tercet.run import train_request
-    from tercet.training.request import Request
 
-    request = Request(
-        source=command.source, data=command.data, loss=command.loss, batch=command.batch,
-        augmentation=command.augmentation, training=command.training, mine=command.mine,
-        encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
-    )  # fmt: skip
+    request = request_of(command)
     run, reason = train_request(request, Path(command.out), command.resume, reporter(command.json))
     metrics = run.metrics
     if command.json:
@@ -86,17 +84,29 @@ def main(words: Sequence[str]) -> int:
     return INTERRUPTED if reason == "interrupted" else 0
 
 
+def request_of(command: Train) -> Request:
+    """What the parsed words ask for."""
+    from tercet.training.request import Request
+
+    return Request(
+        source=command.source, data=command.data, loss=command.loss, batch=command.batch,
+        augmentation=command.augmentation, training=command.training, mine=command.mine,
+        encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
+    )  # fmt: skip
+
+
 def _defaults(words: Sequence[str]) -> Train | None:
     """The defaults that --config or --resume puts in place of Tercet's own."""
-    out, named = _value_of(words, "--out"), _value_of(words, "--config")
+    out, named = value_of(words, "--out"), value_of(words, "--config")
     if "--resume" in words and out and (Path(out) / "config.toml").exists():
-        return _from_config(read_config(Path(out) / "config.toml"), out)
+        return from_config(read_config(Path(out) / "config.toml"), out)
     if named:
-        return _from_config(read_partial_config(Path(named)), out)
+        return from_config(read_partial_config(Path(named)), out)
     return None
 
 
-def _from_config(config: Config, out: str | None) -> Train:
+def from_config(config: Config, out: str | None) -> Train:
+    """The command that has a configuration's values."""
     if config.custom_loss is not None:
         from tercet.training.request import check_recorded_loss
 
@@ -112,7 +122,7 @@ def _from_config(config: Config, out: str | None) -> Train:
     )  # fmt: skip
 
 
-def _value_of(words: Sequence[str], flag: str) -> str | None:
+def value_of(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag that is needed before the words can be parsed."""
     for position, word in enumerate(words):
         if word == flag and position + 1 < len(words):

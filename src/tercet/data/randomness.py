@@ -11,7 +11,7 @@ import numpy as np
 
 from tercet.errors import InputError
 
-_PURPOSES = ("deal", "batches", "order", "tuples", "augment", "split", "vitals", "dropout", "mine", "dataset")
+_PURPOSES = ("deal", "batches", "order", "tuples", "augment", "split", "vitals", "dropout", "mine", "tune", "dataset")
 
 
 def keyed(seed: int, purpose: str, step: int = 0, item: int = 0) -> np.random.Generator:

@@ -1,0 +1,111 @@
+"""What a tuning is made from, as settings.toml holds it: it can be gone on with only as the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tercet.data.records import Records
+from tercet.errors import ConfigError, DataError, RunError
+from tercet.training.config import ENCODERS, read_toml
+from tercet.training.loss import described
+from tercet.training.request import Request
+from tercet.training.toml import from_mapping, to_mapping
+from tercet.training.tuning.options import TuningOptions
+from tercet.training.tuning.space import encoder_of
+
+SETTINGS_FILE = "settings.toml"
+
+
+def settings_of(request: Request, options: TuningOptions, train: Records, held: Records) -> dict[str, Any]:
+    """What a tuning is made from, for settings.toml: it can be gone on with only as the same."""
+    encoder = encoder_of(request, train.kind)
+    written: dict[str, Any] = {"source": train.source, "contents": _contents(train, held)}
+    if request.custom_loss is not None:
+        written["custom_loss"] = described(request.custom_loss)
+    for group in _groups():
+        written[group] = to_mapping(getattr(request, group))
+    if encoder is not None:
+        written["encoder"] = {"kind": encoder.kind, **to_mapping(encoder)}
+    return {**written, "tuning": to_mapping(options)}
+
+
+def read_settings(folder: Path) -> tuple[Request, TuningOptions] | None:
+    """The request and the options that a tuning was started with; None where there is none yet."""
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return None
+    content = read_toml(path)
+    groups: dict[str, Any] = {
+        group: from_mapping(kind, content.get(group, {}), f"{path}: {group}", partial=True)
+        for group, kind in _groups().items()
+    }
+    encoder = dict(content.get("encoder", {}))
+    kind = encoder.pop("kind", None)
+    encoders: dict[str, Any] = {}
+    if kind in ENCODERS:
+        encoders[kind] = from_mapping(ENCODERS[kind], encoder, f"{path}: encoder", partial=True)
+    request = Request(
+        source=content.get("source"), encoders=encoders, recorded_loss=content.get("custom_loss"), **groups
+    )
+    return request, TuningOptions.of(content.get("tuning", {}))
+
+
+def check_free(folder: Path) -> None:
+    """Raise RunError if the folder holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder} exists already. If it is a tuning, go on with it by adding --resume (from Python: resume=True); "
+            "otherwise choose another name."
+        )
+
+
+def check_same(settings: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -> None:
+    """Raise ConfigError unless the tuning was started with these settings and on this data."""
+    old, new = _flat(before), _flat(settings)
+    if old.get("contents") != new.get("contents"):
+        raise ConfigError(
+            f"{folder} cannot be gone on with: its data, or what is held out of it, has changed since. Bring the data "
+            "back, or start a new tuning."
+        )
+    differing = [
+        f"{name} was {old.get(name, 'left open')!r} and is now {new.get(name, 'left open')!r}"
+        for name in sorted(old.keys() | new.keys())
+        if name != "source" and old.get(name) != new.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder} can be gone on with by its own settings only: {'; '.join(differing)}. Leave these out, or start "
+            "a new tuning."
+        )
+
+
+def _groups() -> dict[str, type]:
+    """The groups of options in a request, by name."""
+    empty = Request(None)
+    values = {entry.name: getattr(empty, entry.name) for entry in dataclasses.fields(Request)}
+    return {name: type(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
+
+
+def _contents(train: Records, held: Records) -> str:
+    """A hash of what is trained on and of what is held out: contents, labels, triplets or pairs."""
+    digest = hashlib.blake2b(digest_size=16)
+    for records in (train, held):
+        try:
+            digest.update(records.fingerprints().tobytes())
+        except OSError as cause:
+            raise DataError(f"{cause.filename} cannot be read: {cause.strerror}. Remove it, or mend it.") from None
+        digest.update(repr((len(records), records.classes)).encode())
+        for column in (records.labels, records.tuples, records.similar):
+            digest.update(b"-" if column is None else column.tobytes())
+    return digest.hexdigest()
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in mapping.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
