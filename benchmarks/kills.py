@@ -1,18 +1,17 @@
-"""Runs that are killed: each is ended by SIGKILL at random moments after its first checkpoint, resumed, and compared.
+"""Runs that are killed: each is ended by SIGKILL at a random moment after its first checkpoint, resumed, and compared.
 
-python benchmarks/kills.py --kills 50
+python benchmarks/kills.py --runs 50
 
-Photographs of faces (tercet[demo]) train a small network with augmentation, dropout keyed by row, a gradient cache, a
-memory with a slow copy, and a learned temperature; a run that was never stopped is what the others must equal, byte by
-byte, in every file but the report. A run is killed again and again, with a new moment each time, until it has come to
-its end; each kill must find it beyond the checkpoint that it goes on from.
+Photographs of faces (tercet[demo]) train a small network with augmentation, a gradient cache, a memory with a slow copy
+of the encoder, and a learned temperature. Every other run is killed a second time while it goes on. A run that was
+never stopped is what each must equal in the end, byte by byte, in every file but the page of the report; and none may
+have started again from the beginning.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import shutil
 import signal
@@ -25,7 +24,7 @@ from pathlib import Path
 from tercet.data.faces import export_faces
 
 FLAGS = [
-    "--steps", "60", "--evaluate-every", "5", "--batch-size", "48", "--chunk", "16", "--memory", "96", "--momentum",
+    "--steps", "100", "--evaluate-every", "5", "--batch-size", "48", "--chunk", "16", "--memory", "96", "--momentum",
     "0.9", "--loss", "infonce", "--learn-temperature", "--image.size", "32", "32", "--patience", "0",
 ]  # fmt: skip
 
@@ -48,59 +47,52 @@ def newest(run: Path) -> int:
     return max(steps, default=0)
 
 
-def train_and_kill(source: Path, run: Path, resume: bool, longest: float, chance: random.Random) -> bool:
-    """Start or resume a run and kill it at a random moment once it has a checkpoint; whether it was killed."""
-    process = subprocess.Popen(
-        command(source, run, resume), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and not newest(run):
-        time.sleep(0.01)
-    began = time.monotonic()
-    history, lines = run / "history.jsonl", 0
-    while resume and process.poll() is None and not lines:  # training goes on: it rewrites the history as it begins
-        text = history.read_text(encoding="utf-8") if history.exists() else ""
-        lines = int(bool(text) and history.stat().st_mtime > START)
-        time.sleep(0.005)
-    wait = chance.uniform(0, longest)
-    while process.poll() is None and time.monotonic() - began < wait:
-        time.sleep(0.002)
-    if process.poll() is None:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    if process.returncode:
-        raise SystemExit(process.stderr.read() if process.stderr else "failed")
-    return False
-
-
-START = time.time()
+def train(source: Path, run: Path, resume: bool, kill_after: float | None) -> tuple[bool, str]:
+    """Start a run or go on with it; whether it was killed, that long after it was seen to train, and what it said."""
+    history = run / "history.jsonl"
+    known = history.stat().st_mtime_ns if history.exists() else 0
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command(source, run, resume), stdout=subprocess.DEVNULL, stderr=said)
+        while kill_after is not None and process.poll() is None:
+            going_on = history.exists() and history.stat().st_mtime_ns != known
+            if going_on if resume else newest(run):
+                time.sleep(kill_after)
+                process.kill()
+                break
+            time.sleep(0.005)
+        code = process.wait()
+        said.seek(0)
+        text = said.read()
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(text)
+    return code != 0, text
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    chance, kills, endings, equal, steps = random.Random(given.seed), 0, 0, 0, []
+    chance, kills, equal, afresh, steps = random.Random(given.seed), 0, 0, 0, []
     with tempfile.TemporaryDirectory() as folder:
         source, whole = Path(folder) / "faces" / "train", Path(folder) / "whole"
         export_faces(Path(folder) / "faces")
         began = time.monotonic()
-        subprocess.run(command(source, whole, False), check=True, capture_output=True)
-        longest, expected = (time.monotonic() - began) * 0.9, digests(whole)
-        while kills < given.kills:
-            run, resume = Path(folder) / "run", False
+        train(source, whole, False, None)
+        longest, expected = 0.5 * (time.monotonic() - began), digests(whole)
+        for number in range(given.runs):
+            run = Path(folder) / "run"
             shutil.rmtree(run, ignore_errors=True)
-            while train_and_kill(source, run, resume, longest, chance):
-                kills, resume = kills + 1, True
+            for resume in (False, True) if number % 2 else (False,):
+                killed, _ = train(source, run, resume, chance.uniform(0, longest))
+                kills += killed
                 steps.append(newest(run))
-                if kills >= given.kills:
-                    longest = float("inf")  # the last run goes to its end
-            endings += 1
+            _, said = train(source, run, True, None)
+            afresh += "going on from step" not in said
             equal += digests(run) == expected
-            print(f"{kills} kills, {endings} endings, {equal} of them equal in every byte", flush=True)
-    print(json.dumps({"kills": kills, "endings": endings, "equal": equal, "checkpoints": sorted(steps)}))
+            print(f"{number + 1} runs, {kills} kills, {equal} equal in every byte, {afresh} from the start", flush=True)
+    print(f"newest checkpoints when they were killed: {sorted(steps)}")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,24 @@ def test_a_run_that_was_killed_while_its_first_files_were_written_starts_again(i
         tercet.train(str(images), out=tmp_path / "other", resume=True, progress=False, **QUICK)
 
 
+def test_the_validation_data_decides_what_chooses_the_checkpoint(numbers, tmp_path):
+    """Training on triplets with labelled validation data: triplet accuracy is no figure of that."""
+    text = "".join(f'"{text_of(i % 5, i)}","{text_of(i % 5, i + 50)}","{text_of((i + 1) % 5, i)}"\n' for i in range(30))
+    (tmp_path / "triplets.csv").write_text("anchor,positive,negative\n" + text)
+    (tmp_path / "labels.csv").write_text(
+        "text,label\n" + "".join(f'"{text_of(i % 5, 900 + i)}",{i % 5}\n' for i in range(30))
+    )
+    given = {"validation": str(tmp_path / "labels.csv"), "progress": False, "steps": 4, "evaluate_every": 1}
+    run = tercet.train(str(tmp_path / "triplets.csv"), out=tmp_path / "run", **given)
+    assert run.config.training.selection == "map_at_r"
+    summary = json.loads((run.path / "summary.json").read_text())
+    found = [row["validation.map_at_r"] for row in read_history(run.path / "history.jsonl") if "loss" not in row]
+    assert summary["best_value"] == max(found)
+    with pytest.raises(InputError, match=r"selection is 'triplet_accuracy', and the validation data holds labels"):
+        tercet.train(str(tmp_path / "triplets.csv"), out=tmp_path / "no", selection="triplet_accuracy", **given)
+    assert not (tmp_path / "no").exists()
+
+
 def test_resume_where_there_is_nothing_yet_starts(images, tmp_path):
     run = tercet.train(str(images), out=tmp_path / "new", resume=True, progress=False, **QUICK)
     assert run.metrics["validation.map_at_r"] > 0

@@ -25,12 +25,13 @@ LARGER_IS_BETTER = {
     "triplet_accuracy": True,
     "loss": False,
 }
-DEFAULT_SELECTION = {
-    "labels": "map_at_r",
-    "pairs": "map_at_r",
-    "triplets": "triplet_accuracy",
-    "marked-pairs": "auc",
+SELECTIONS = {
+    "labels": ("map_at_r", "recall_at_1", "auc", "eer"),
+    "pairs": ("map_at_r", "recall_at_1", "auc", "eer"),
+    "triplets": ("triplet_accuracy", "auc", "eer"),
+    "marked-pairs": ("auc", "eer"),
 }
+"""The metrics that validation data of each form has, and may choose the best checkpoint; the first does by default."""
 
 
 @dataclass(frozen=True)

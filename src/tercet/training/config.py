@@ -242,9 +242,9 @@ class TrainingOptions:
     """Stop after so many evaluations without a better one; 0 never stops early."""
 
     selection: Literal["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy", "loss"] | None = None
-    """The validation metric that chooses the best checkpoint: map_at_r for classes and pairs, triplet_accuracy for \
-triplets, auc for pairs marked similar or not. loss is the loss of all validation items taken as one batch, which \
-still tells checkpoints apart where few classes are easily told apart."""
+    """The validation metric that chooses the best checkpoint: by default map_at_r where that data holds classes or \
+pairs, triplet_accuracy for triplets, auc for pairs marked similar or not. loss is the loss of all validation items \
+taken as one batch, which still tells checkpoints apart where few classes are easily told apart."""
 
     on_collapse: Literal["warn", "stop", "remedy"] = "warn"
     """What to do when the training is seen to fail: warn once; stop, where going on is in vain; or, of a collapse to \

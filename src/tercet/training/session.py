@@ -21,7 +21,7 @@ from tercet.errors import ConfigError, DataError, InputError, RunError
 from tercet.evaluation import all_pairs, calibrate, given_pairs
 from tercet.losses.base import BatchLoss
 from tercet.training import files
-from tercet.training.assessment import DEFAULT_SELECTION, Assessment, assess
+from tercet.training.assessment import SELECTIONS, Assessment, assess
 from tercet.training.chunk import with_chunk
 from tercet.training.config import (
     ENCODERS,
@@ -80,7 +80,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     train_records, held_records = _read_data(request, reporter)
     model = _make_model(request, train_records)
     loss = _make_loss(request, train_records.form)
-    config = _complete(request, loss, model, train_records)
+    config = _complete(request, loss, model, train_records, held_records.form)
     check_loss(loss, config, train_records, held_records)
     if resuming:
         _check_same(config, read_config(folder / "config.toml"), folder)
@@ -273,11 +273,10 @@ def _make_loss(request: Request, form: str) -> Loss:
     return make_loss(completed(request.loss, form, request.training.seed))
 
 
-def _complete(request: Request, loss: Loss, model: Model, records: Records) -> Config:
+def _complete(request: Request, loss: Loss, model: Model, records: Records, held_form: str) -> Config:
     """The configuration with everything that the data decided, as it is written to the run."""
     kind: Any = None if records.kind == "tensor" else records.kind
     form: Any = records.form
-    selection: Any = DEFAULT_SELECTION[records.form]
     training = request.training
     options = options_of(loss) if isinstance(loss, BatchLoss) else own_options(request.loss, loss)
     if options.distance is None:
@@ -288,7 +287,12 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records) -> C
         tuned = getattr(model.options, "weights", None) and not getattr(model.options, "frozen", False)
         training = dataclasses.replace(training, learning_rate=DEFAULT_TUNING_RATE if tuned else DEFAULT_RATE)
     if training.selection is None:
-        training = dataclasses.replace(training, selection=selection)
+        training = dataclasses.replace(training, selection=SELECTIONS[held_form][0])  # type: ignore[arg-type]
+    elif training.selection not in (*SELECTIONS[held_form], "loss"):
+        raise InputError(
+            f"selection is {training.selection!r}, and the validation data holds {held_form.replace('-', ' ')}, which "
+            f"have no such figure; allowed are {', '.join(map(repr, (*SELECTIONS[held_form], 'loss')))}."
+        )
     return Config(
         source=records.source,
         data=dataclasses.replace(

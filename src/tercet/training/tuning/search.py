@@ -27,7 +27,7 @@ from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, DataError, TrainingError, check_choice
 from tercet.mining.options import MiningOptions
 from tercet.training import files
-from tercet.training.assessment import DEFAULT_SELECTION
+from tercet.training.assessment import SELECTIONS
 from tercet.training.config import Config, field_names, option_groups, read_config, read_toml
 from tercet.training.loss import Loss
 from tercet.training.reporter import Advance, ConsoleReporter, Reporter
@@ -295,7 +295,7 @@ def _metric(request: Request, options: TuningOptions, held: Records) -> str:
         ConfigError: validation data of this form does not tell it.
     """
     selection = request.training.selection
-    usual = DEFAULT_SELECTION[held.form] if selection in (None, "loss") else str(selection)
+    usual = SELECTIONS[held.form][0] if selection in (None, "loss") else str(selection)
     metric, known = options.metric or usual, METRICS[held.form]
     if metric not in known:
         raise ConfigError(
