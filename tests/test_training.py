@@ -132,6 +132,15 @@ def test_the_validation_data_decides_what_chooses_the_checkpoint(numbers, tmp_pa
     assert not (tmp_path / "no").exists()
 
 
+def test_embeddings_beyond_comparison_end_the_training_in_words(numbers, tmp_path):
+    huge = nn.Linear(4, 3)
+    with torch.no_grad():
+        huge.weight.mul_(1e17)
+    with pytest.raises(TrainingError, match=r"at step 3 the largest number .*: training explodes"):
+        tercet.train(str(numbers), out=tmp_path / "run", encoder=huge, progress=False, **QUICK,
+                     loss=lambda embeddings, labels: (embeddings * 1e-20).sum())  # fmt: skip
+
+
 def test_resume_where_there_is_nothing_yet_starts(images, tmp_path):
     run = tercet.train(str(images), out=tmp_path / "new", resume=True, progress=False, **QUICK)
     assert run.metrics["validation.map_at_r"] > 0

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from tercet.data.samplers import MinedBatches
+from tercet.errors import TrainingError
 from tercet.kernels import Plan
+from tercet.neighbors.vectors import LARGEST
 from tercet.training import checkpoint
 from tercet.training.assessment import better, evaluate_vectors
 from tercet.training.bank import Memory
@@ -194,6 +196,7 @@ class Training:
         An evaluation that only an interruption brought about leaves the count of stale ones as it was.
         """
         vectors = self.model.encode(self.held.loader, np.arange(len(self.held.records)), Reporter())
+        _check_size(vectors, self.progress.step)
         distance = make_distance(self.config.loss, state_of(self.loss))
         metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
         if self.selection == "loss":
@@ -271,6 +274,17 @@ def _say_chunk(config: Config, model: Model, train: Readable, reporter: Reporter
     warning = warning_of_statistics(model.encoder.train(), chunk, count)
     if warning:
         reporter.warn(warning)
+
+
+def _check_size(vectors: np.ndarray, step: int) -> None:
+    """Raise TrainingError where embeddings have grown beyond what can be compared."""
+    largest = float(np.abs(vectors).max(initial=0.0))
+    if not largest < LARGEST:
+        raise TrainingError(
+            f"at step {step} the largest number in an embedding of the validation data is {largest:g}, and beyond "
+            f"{LARGEST:g} distances cannot be computed: training explodes. The last checkpoint is unharmed. Try a "
+            "smaller --learning-rate, or embeddings of length 1 (the encoder's normalize)."
+        )
 
 
 def _keep_best(progress: checkpoint.Progress, selection: str, value: float | None) -> bool:
