@@ -1,4 +1,4 @@
-"""A tracker of one's own: what training measures, into SQLite as it is measured. Run: python examples/tracker.py
+"""A tracker of one's own: what training measures, into SQLite. Run: python examples/tracker.py.
 
 Any tracking service hangs on the same hook: a function of the step and a dictionary of figures. With MLflow it is
 `lambda step, figures: mlflow.log_metrics({k: v for k, v in figures.items() if v is not None}, step=step)`.
@@ -23,6 +23,7 @@ class Table:
         self.database.execute("CREATE TABLE IF NOT EXISTS figures (step INTEGER, name TEXT, value REAL)")
 
     def __call__(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Add the figures of a step."""
         with self.database:
             rows = [(step, name, value) for name, value in figures.items()]
             self.database.executemany("INSERT INTO figures VALUES (?, ?, ?)", rows)

@@ -38,12 +38,15 @@ _HOME = {
     "Chebyshev": "tercet.distances",
     "Jaccard": "tercet.distances",
     "Mahalanobis": "tercet.distances",
+    "LMNN": "tercet.estimators",
+    "LMNNClassifier": "tercet.estimators",
 }
 
 __all__ = [
     "train", "Run", "load", "evaluate", "embed", "diagnose", "mine", "tune",
     "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
     "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
+    "LMNN", "LMNNClassifier",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
         Minkowski,
         SquaredEuclidean,
     )
+    from tercet.estimators import LMNN, LMNNClassifier
     from tercet.losses import (
         ClipLoss,
         ContrastiveLoss,

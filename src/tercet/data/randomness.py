@@ -11,7 +11,9 @@ import numpy as np
 
 from tercet.errors import InputError
 
-_PURPOSES = ("deal", "batches", "order", "tuples", "augment", "split", "vitals", "dropout", "mine", "tune", "dataset")
+_PURPOSES = (
+    "deal", "batches", "order", "tuples", "augment", "split", "vitals", "dropout", "mine", "tune", "dataset", "lmnn",
+)  # fmt: skip
 
 
 def keyed(seed: int, purpose: str, step: int = 0, item: int = 0) -> np.random.Generator:
