@@ -174,8 +174,10 @@ def test_flags_that_are_named_exist(page, command):
 
 
 def page_of_other_tools(page: Path) -> str:
-    """Flags of pip and of the benchmarks, which the pages name too."""
-    return "--upgrade " + " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    """Flags of pip, of torchrun and Slurm, and of the benchmarks, which the pages name too."""
+    others = "--upgrade --nnodes --nproc-per-node --node-rank --master-addr --master-port --max-restarts "
+    others += "--rdzv-id --rdzv-backend --rdzv-endpoint --nodes --ntasks-per-node --gpus-per-node --cpus-per-task "
+    return others + " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
 
 
 def test_the_documented_metrics_are_the_ones_written(image_run):

@@ -312,7 +312,7 @@ def test_a_class_of_tercets_losses_with_changes_of_ones_own(tmp_path):
         (3, "given is a int"),
         (tercet.TripletLoss(distance=lambda a, b: (a - b).norm(dim=1)), r"cannot be written to config\.toml"),
         (tercet.ClipLoss(), "ClipLoss compares two sides"),
-        (tercet.TripletLoss(across_ranks=True), r"across_ranks is set, and tercet\.train is one process"),
+        (tercet.TripletLoss(across_ranks=True), r"across_ranks is set, and tercet\.train divides the work"),
     ],
 )
 def test_losses_that_cannot_be_trained_with(tmp_path, loss, message):

@@ -16,6 +16,8 @@ class TercetError(Exception):
     """Root of every error that Tercet raises on purpose."""
 
     exit_code = 2
+    quiet = False
+    """Whether another process of the same training says it, so that the command line need not."""
 
 
 class InputError(TercetError, ValueError):
@@ -40,6 +42,10 @@ class StorageError(TercetError, OSError):
 
 class TrainingError(TercetError, RuntimeError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class RankError(TrainingError):
+    """Another process of the same training has failed, or cannot be reached."""
 
 
 class MissingDependency(TercetError, ImportError):

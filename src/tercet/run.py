@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tercet.collectives import Ranks, joined, local_device
 from tercet.data.groups import read_groups
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
@@ -35,7 +37,7 @@ from tercet.training.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.loss_state import read_state
 from tercet.training.mined import MinedRecords, mine_records
 from tercet.training.model import Model, read_all, weights_hash
-from tercet.training.reporter import ConsoleReporter, Reporter
+from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
 from tercet.training.session import (
     read_metrics,
@@ -45,8 +47,12 @@ from tercet.training.session import (
     warn_of_duplicates,
     write_assessment,
 )
+from tercet.training.shared import told
 from tercet.training.trackers import Tracker
 from tercet.training.watch import diagnose_folder
+
+NOT_COPIED = {"checkpoints", "cache"}
+"""Folders of a run that other ranks need no copy of."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,9 @@ class Run:
     Raises:
         RunError: no such run, one without weights yet, or one of a newer Tercet.
     """
+
+    copy: TemporaryDirectory[str] | None = None
+    """The folder, where it goes when the run does."""
 
     def __init__(self, path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto") -> None:
         self.path = Path(path)
@@ -239,9 +248,7 @@ class Run:
 
     def report(self) -> Path:
         """Write report.html anew from the run folder; the path of it."""
-        from tercet.report import write
-
-        return write(self.path)
+        return write_report(self.path)
 
     def mine(
         self,
@@ -404,9 +411,13 @@ def train(
         **options: any setting of config.toml by its name: steps, epochs, seed, learning_rate, margin, mining,
             classes_per_batch, samples_per_class, patience, ...
 
+    Started by torchrun, all its processes train one run together: call this on each, with the same arguments. Rank 0
+    writes the folder; the others get a copy of the run, in a temporary folder of their own.
+
     Raises:
         DataError, InputError, ConfigError, RunError: what was given, what is allowed, and what to do.
         TrainingError: the loss is no longer finite.
+        RankError: another process has failed or is gone; the message says which.
         StorageError: the disk is full; the checkpoints before are unharmed.
 
     Example:
@@ -418,16 +429,48 @@ def train(
     request = make_request(base_request(source, config, folder, resume), encoder, encoder_arguments or {}, loss,
                            validation, augmentation, mine, options)  # fmt: skip
     request = dataclasses.replace(request, tracker=tracker)
-    run, _ = train_request(request, folder, resume, ConsoleReporter() if progress else Reporter())
+    with joined(request.training.device) as ranks:
+        reporter = ConsoleReporter() if progress else Reporter()
+        train_request(request, folder, resume, reporter, ranks)
+        return _run_everywhere(request, folder, ranks)
+
+
+def train_request(request: Request, folder: Path, resume: bool, reporter: Reporter, ranks: Ranks) -> str:
+    """Train what was asked for and write the report; how training ended (see `Outcome.reason`)."""
+    outcome = run_session(request, folder, resume, reporter if ranks.is_first else SilentReporter(), ranks)
+    if ranks.is_first:
+        write_report(folder)
+    return outcome.reason
+
+
+def _run_everywhere(request: Request, folder: Path, ranks: Ranks) -> Run:
+    """The run; on other ranks than 0 a copy of its own, in a temporary folder that goes with it.
+
+    So a script goes on alike on every rank, whether or not it sees the folder, and no two write to the same file.
+    """
+    if ranks.size == 1:
+        return Run(folder, encoder=request.module, device=request.training.device)
+    kept = [
+        path for path in folder.rglob("*") if path.is_file() and not NOT_COPIED & set(path.relative_to(folder).parts)
+    ]
+    names = told([path.relative_to(folder).as_posix() for path in kept] if ranks.is_first else None, ranks)
+    copy = None if ranks.is_first else TemporaryDirectory(prefix="tercet-run-")
+    target = folder if copy is None else Path(copy.name)
+    for name in names:
+        content = ranks.told((folder / name).read_bytes() if ranks.is_first else b"")
+        if copy is not None:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(content)
+    run = Run(target, encoder=request.module, device=local_device(request.training.device, ranks))
+    run.copy = copy
     return run
 
 
-def train_request(request: Request, folder: Path, resume: bool, reporter: Reporter) -> tuple[Run, str]:
-    """Train what was asked for and write the report; the run, and how training ended (see `Outcome.reason`)."""
-    outcome = run_session(request, folder, resume, reporter)
-    run = Run(folder, encoder=request.module, device=request.training.device)
-    run.report()
-    return run, outcome.reason
+def write_report(folder: Path) -> Path:
+    """Write report.html from a run folder; the path of it."""
+    from tercet.report import write
+
+    return write(folder)
 
 
 def _opened(run: Run | str | Path) -> Run:

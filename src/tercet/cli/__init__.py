@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"tercet.cli.{words[0]}")
         return module.main(words[1:])
     except TercetError as error:
-        return _fail(str(error), error.exit_code)
+        return error.exit_code if error.quiet else _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; a training that had begun goes on with --resume.", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output, such as head, has gone

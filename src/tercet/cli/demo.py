@@ -45,8 +45,9 @@ class Demo:
 def main(words: Sequence[str]) -> int:
     """Run the demo; the exit code."""
     command = parse(Demo, words)
+    from tercet.collectives import ALONE
     from tercet.data.faces import CREDIT, export_faces
-    from tercet.run import train_request
+    from tercet.run import Run, train_request
 
     out = Path(command.out)
     faces = out.with_name(out.name + "-faces")
@@ -55,7 +56,8 @@ def main(words: Sequence[str]) -> int:
     _remove_earlier(out, faces)
     export_faces(faces)
 
-    run, _ = train_request(demo_request(faces, command.seed), out, False, said)
+    train_request(demo_request(faces, command.seed), out, False, said, ALONE)
+    run = Run(out)
     run.evaluate(faces / "test", reporter=said)
     run.report()
     index, _ = run.index(faces / "test", reporter=said)

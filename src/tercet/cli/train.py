@@ -70,15 +70,14 @@ negative) or of pairs."""
 def main(words: Sequence[str]) -> int:
     """Train as the words say; the exit code."""
     command = parse(Train, words, default=_defaults(words))
+    from tercet.collectives import joined
     from tercet.run import train_request
 
-    request = request_of(command)
-    run, reason = train_request(request, Path(command.out), command.resume, reporter(command.json))
-    metrics = run.metrics
-    if command.json:
-        show_json({"run": str(run.path), "ended": reason, "metrics": metrics})
-    else:
-        show(_summary(run.path, metrics))
+    request, folder = request_of(command), Path(command.out)
+    with joined(request.training.device) as ranks:
+        reason = train_request(request, folder, command.resume, reporter(command.json), ranks)
+        if ranks.is_first:
+            _show_end(folder, reason, command.json)
     if reason.startswith("stopped: "):
         return STOPPED
     return INTERRUPTED if reason == "interrupted" else 0
@@ -93,6 +92,16 @@ def request_of(command: Train) -> Request:
         augmentation=command.augmentation, training=command.training, mine=command.mine,
         encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
     )  # fmt: skip
+
+
+def _show_end(folder: Path, reason: str, as_json: bool) -> None:
+    from tercet.training.session import read_metrics
+
+    metrics = read_metrics(folder)
+    if as_json:
+        show_json({"run": str(folder), "ended": reason, "metrics": metrics})
+    else:
+        show(_summary(folder, metrics))
 
 
 def _defaults(words: Sequence[str]) -> Train | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tercet import distances
-from tercet.collectives import ALONE, current_ranks
+from tercet.collectives import ALONE, Ranks, current_ranks
 from tercet.distances import Distance
 from tercet.errors import InputError, check_choice, suggest
 from tercet.kernels import IMPLEMENTATIONS, Division, Plan, Result, Rule, TripletStats, reduce_triplets
@@ -82,11 +83,25 @@ class BatchLoss(nn.Module):
         self.implementation = implementation
         self.statistics = statistics
         self.across_ranks = across_ranks
+        self.dividing = ALONE
         self.stats: TripletStats | None = None
         self.plan: Plan | None = None
         start = nn.Parameter(torch.tensor(-math.log(rule.temperature))) if learn_temperature else None
         self.register_parameter("log_scale", start)
         self.map = rule.distance.module
+
+    @contextlib.contextmanager
+    def divided(self, ranks: Ranks) -> Iterator[None]:
+        """Within the block each of the ranks gives the same whole batch, and does its share of the work.
+
+        Value, figures and gradients are then those of one device, whole on every rank. Other than with `across_ranks`,
+        nothing is gathered and nothing is scaled.
+        """
+        self.dividing = ranks
+        try:
+            yield
+        finally:
+            self.dividing = ALONE
 
     @property
     def temperature(self) -> float:
@@ -196,7 +211,9 @@ class BatchLoss(nn.Module):
         """What the call is given; across ranks, what all of them are."""
         ranks = current_ranks() if self.across_ranks else ALONE
         if ranks.size == 1:
-            return read_items(embeddings, labels, **others)
+            items = read_items(embeddings, labels, **others)
+            of_reference = items.references is not None and items.references.requires_grad
+            return dataclasses.replace(items, division=Division(self.dividing, reference_gradient=of_reference))
         settings = {"the call": f"{type(self).__name__}.{purpose}", **self._agreed_settings()}
         trains = any(parameter.requires_grad for parameter in self.parameters())
         call = Call(settings, self.across_ranks == EMBEDDINGS, trains)

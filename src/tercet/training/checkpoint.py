@@ -50,14 +50,31 @@ def save_checkpoint(folder: Path, modules: nn.ModuleDict, optimizer: Optimizer, 
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, modules: nn.ModuleDict, optimizer: Optimizer) -> tuple[Progress | None, list[str]]:
-    """Restore the newest checkpoint that can be read.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read of a checkpoint, and where."""
+
+    path: Path
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+    def restore(self, modules: nn.ModuleDict, optimizer: Optimizer) -> None:
+        """Give modules and optimiser what was saved of them.
+
+        Raises:
+            RunError: it does not fit.
+        """
+        _restore(self.tensors, modules, optimizer, self.path)
+
+
+def read_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Read the newest checkpoint that can be read.
 
     Returns:
-        Its progress, or None where there is no checkpoint yet; and a sentence for each that could not be read.
+        The checkpoint, or None where there is none yet; and a sentence for each that could not be read.
 
     Raises:
-        RunError: there are checkpoints, and none can be read or none fits the model.
+        RunError: there are checkpoints, and none can be read.
     """
     unreadable = []
     for path in reversed(_checkpoints(folder)):
@@ -67,8 +84,7 @@ def load_checkpoint(folder: Path, modules: nn.ModuleDict, optimizer: Optimizer) 
         except (OSError, ValueError, TypeError, SafetensorError) as cause:
             unreadable.append(f"the checkpoint {path} cannot be read ({cause}); the one before it is used")
             continue
-        _restore(tensors, modules, optimizer, path)
-        return progress, unreadable
+        return Checkpoint(path, progress, tensors), unreadable
     if unreadable:
         raise RunError(f"no checkpoint under {folder} can be read: {'; '.join(unreadable)}.")
     return None, []

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet.collectives import ALONE, Ranks
 from tercet.data.records import Records
 from tercet.training.config import BatchOptions, Config
 from tercet.training.dropout import KeyedDraws
@@ -36,12 +37,17 @@ def items_in_batch(options: BatchOptions, records: Records) -> int:
     return min(options.rows_per_batch * records.tuples.shape[1], len(records))
 
 
-def with_chunk(config: Config, model: Model, train: Readable) -> Config:
-    """The configuration with the chunk that the free memory allows, where a batch size is given and no chunk."""
+def with_chunk(config: Config, model: Model, train: Readable, ranks: Ranks = ALONE) -> Config:
+    """The configuration with the chunk that the free memory allows, where a batch size is given and no chunk.
+
+    Ranks on one machine share its memory, and all take the chunk that fits each of them.
+    """
     if config.batch.batch_size is None or config.batch.chunk is not None:
         return config
     count = items_in_batch(config.batch, train.records)
-    chunk = fitting(budget_bytes(model.device), bytes_per_item(model, train, config.training.precision), count)
+    budget = budget_bytes(model.device, ranks.local_size)
+    fits = fitting(budget, bytes_per_item(model, train, config.training.precision), count)
+    chunk = int(ranks.smallest(torch.tensor([fits])))
     return dataclasses.replace(config, batch=dataclasses.replace(config.batch, chunk=chunk))
 
 
@@ -91,10 +97,10 @@ def _bytes_kept(model: Model, train: Readable, count: int, precision: str) -> in
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def budget_bytes(device: torch.device) -> float:
-    """What autograd may keep of a chunk."""
+def budget_bytes(device: torch.device, sharing: int = 1) -> float:
+    """What autograd may keep of a chunk, where so many processes share the CPU's memory; each has its own GPU."""
     budget = SHARE * free_bytes(device)
-    return min(budget, CPU_BYTES) if device.type == "cpu" else budget
+    return min(budget / sharing, CPU_BYTES) if device.type == "cpu" else budget
 
 
 def free_bytes(device: torch.device) -> int:

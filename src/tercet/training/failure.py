@@ -21,7 +21,8 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
     Args:
         folder: of the run.
         step: counted from 1, as in the history.
-        fed: the batch, with its inputs before augmentation.
+        fed: the batch, with its inputs before augmentation: those of all items, or of these rows of them where several
+            processes train.
         records: the training data.
         embeddings: of the batch, shape (B, D), if it came that far.
         reason: what went wrong.
@@ -40,7 +41,10 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
     if embeddings is not None:
         tensors["embeddings"] = embeddings
     texts = fed.inputs if isinstance(fed.inputs, list) and all(isinstance(one, str) for one in fed.inputs) else None
-    found: dict[str, Any] = {"step": step, "epoch": fed.epoch, "reason": reason, "items": items, "texts": texts}
+    found: dict[str, Any] = {
+        "step": step, "epoch": fed.epoch, "reason": reason, "items": items, "texts": texts,
+        "rows": [fed.rows.start, fed.rows.stop],
+    }  # fmt: skip
     with files.new_folder(target) as partial:
         files.write_json(partial / "batch.json", found)
         files.write_tensors(partial / "batch.safetensors", tensors)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from tercet.collectives import ALONE, Ranks
 from tercet.data.augmentation import Augmentation, draw
 from tercet.training.loading import Loading
 from tercet.training.miner import Miner
@@ -24,20 +25,25 @@ class Pictures(NamedTuple):
 
 @dataclass(frozen=True)
 class Dealt:
-    """A batch, the epoch it belongs to, and the sampler's state after it."""
+    """A batch, this rank's rows of it, the epoch it belongs to, and the sampler's state after it."""
 
     epoch: int
     batch: Batch
+    rows: slice
     state: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Fed:
-    """A batch with its inputs as the loader gives them, on the CPU; images as `Pictures`."""
+    """A batch with its inputs as the loader gives them, on the CPU; images as `Pictures`.
+
+    The inputs are those of this rank's rows of the batch.
+    """
 
     epoch: int
     batch: Batch
     inputs: Any
+    rows: slice
 
 
 class Feed:
@@ -50,14 +56,15 @@ class Feed:
         seed: of the run.
         workers: processes that load, see `Loading`.
         miner: mines when it is due; batches after that are not dealt ahead of it.
+        ranks: which share the rows of a batch.
     """
 
     def __init__(
         self, supervision: Supervision, train: Readable, augmentation: Augmentation, seed: int, workers: int = 0,
-        miner: Miner | None = None,
+        miner: Miner | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         self.supervision, self.train, self.augmentation, self.seed = supervision, train, augmentation, seed
-        self.miner = miner
+        self.miner, self.ranks = miner, ranks
         self.loading = Loading(train.loader, seed, workers)
         self._dealt: deque[Dealt] = deque()
         self._state = supervision.sampler.state()
@@ -73,8 +80,9 @@ class Feed:
         dealt, inputs = self._dealt.popleft(), self.loading.take()
         self._state = dealt.state
         if self.train.records.kind == "image":
-            inputs = Pictures(inputs, draw(self.augmentation, len(inputs), self.seed, step))
-        return Fed(dealt.epoch, dealt.batch, inputs)
+            changes = draw(self.augmentation, len(dealt.batch.positions), self.seed, step)
+            inputs = Pictures(inputs, changes[dealt.rows])
+        return Fed(dealt.epoch, dealt.batch, inputs, dealt.rows)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the batch after the last one that was given, as plain JSON."""
@@ -96,5 +104,8 @@ class Feed:
     def _deal(self, step: int) -> None:
         sampler = self.supervision.sampler
         epoch, batch = sampler.epoch, self.supervision.next()
-        self._dealt.append(Dealt(epoch, batch, sampler.state()))
-        self.loading.ask(batch.positions, step)
+        rows = self.ranks.share(len(batch.positions))
+        if rows.start == rows.stop:
+            rows = slice(0, 1)  # encoded for nothing: how long embeddings are must be known on every rank
+        self._dealt.append(Dealt(epoch, batch, rows, sampler.state()))
+        self.loading.ask(batch.positions[rows], step, rows.start)

@@ -35,6 +35,7 @@ def cached_step(
     chunk: int | None = None,
     seed: int = 0,
     step: int = 0,
+    first: int = 0,
 ) -> tuple[Tensor, S]:
     """The loss of a batch; its gradient is added to the `grad` of the encoder's and the loss's parameters.
 
@@ -55,6 +56,7 @@ def cached_step(
             size as that allows. All at once if it is B or more, or None.
         seed: of the run.
         step: of the training.
+        first: the number of the first of these items in the batch, where other ranks have those before.
 
     Returns:
         The value and what else `loss` gave.
@@ -63,10 +65,12 @@ def cached_step(
         InputError: the inputs cannot be cut into chunks.
     """
     if chunk is None or chunk >= count:
-        return _plain_step(encode, inputs, loss, KeyedDraws(seed, step, slice(0, count)))
+        return _plain_step(encode, inputs, loss, KeyedDraws(seed, step, slice(first, first + count)))
     parts = cut(count, chunk)
     put_back = buffers_as_now(encoder)
-    embeddings = torch.cat([_encoded(encode, inputs, count, KeyedDraws(seed, step, rows)) for rows in parts])
+    draws = [KeyedDraws(seed, step, slice(first + rows.start, first + rows.stop)) for rows in parts]
+    pairs = list(zip(parts, draws, strict=True))
+    embeddings = torch.cat([_encoded(encode, take(inputs, rows, count), drawn) for rows, drawn in pairs])
 
     value, said = loss(embeddings.requires_grad_())
     value.backward()
@@ -74,8 +78,8 @@ def cached_step(
         return value, said
 
     put_back()
-    for rows in parts:
-        with KeyedDraws(seed, step, rows):
+    for rows, drawn in pairs:
+        with drawn:
             again = encode(take(inputs, rows, count))
             if again.requires_grad:  # not where the loss alone is trained
                 again.backward(embeddings.grad[rows])
@@ -159,6 +163,6 @@ def _plain_step(
 
 
 @torch.no_grad()
-def _encoded(encode: Callable[[Any], Tensor], inputs: Any, count: int, draws: KeyedDraws) -> Tensor:
+def _encoded(encode: Callable[[Any], Tensor], inputs: Any, draws: KeyedDraws) -> Tensor:
     with draws:
-        return encode(take(inputs, draws.rows, count))
+        return encode(inputs)

@@ -41,6 +41,16 @@ class History:
             tracker(step, figures)
 
 
+class NoHistory(History):
+    """Writes nothing: rank 0 does."""
+
+    def __init__(self) -> None:
+        self.rows = []
+
+    def add(self, step: int, figures: dict[str, Any]) -> None:
+        """Leave it to rank 0."""
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of a history.jsonl; a last line that a killed process left half-written is not one of them."""
     if not path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -10,15 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tercet.collectives import ALONE, Ranks
 from tercet.data.augmentation import augment
 from tercet.errors import TrainingError
 from tercet.losses import TripletLoss
+from tercet.losses.base import BatchLoss
 from tercet.training.config import Config
 from tercet.training.feed import Fed, Pictures
 from tercet.training.gradient_cache import cached_step, cut, take
 from tercet.training.loss import Loss
 from tercet.training.model import Model, mixed_precision, move
 from tercet.training.schedule import learning_rate_factor
+from tercet.training.shared import average_gradients, spread_buffers
 from tercet.training.supervision import Statistics, Supervision
 
 
@@ -44,14 +48,18 @@ class Learner:
         loss: trained too, if it has parameters.
         supervision: computes the loss of a batch; its memory, if it has one, is saved with the rest.
         steps: how many will be made, for the schedule of the learning rate.
+        ranks: which share the work; each is given its own rows of a batch, and all take the same step.
 
     Attributes:
         modules: all that a checkpoint holds the weights and buffers of.
         optimizer: AdamW.
     """
 
-    def __init__(self, config: Config, model: Model, loss: Loss, supervision: Supervision, steps: int) -> None:
+    def __init__(
+        self, config: Config, model: Model, loss: Loss, supervision: Supervision, steps: int, ranks: Ranks = ALONE
+    ) -> None:
         self.config, self.model, self.loss, self.supervision, self.steps = config, model, loss, supervision, steps
+        self.ranks = ranks
         self.modules = nn.ModuleDict({"encoder": model.encoder})
         if isinstance(loss, nn.Module):
             self.modules["loss"] = loss.to(model.device)
@@ -65,7 +73,8 @@ class Learner:
         Raises:
             NotFinite: the loss or the gradient is not finite.
         """
-        settings, memory, count = self.config.training, self.supervision.memory, len(fed.batch.positions)
+        settings, memory, count = self.config.training, self.supervision.memory, fed.rows.stop - fed.rows.start
+        lengths = self.ranks.shares(len(fed.batch.positions))
         assert settings.learning_rate is not None
         rate = settings.learning_rate * learning_rate_factor(number, self.steps, int(settings.warmup * self.steps))
         for group in self.optimizer.param_groups:
@@ -73,18 +82,23 @@ class Learner:
 
         def loss(embeddings: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
             torch.manual_seed((settings.seed * 1_000_003 + number) % 2**63)  # one of the user's own may draw
-            return self.supervision(embeddings, fed.batch)
+            whole = self.ranks.gather_with_gradient(embeddings[: lengths[self.ranks.rank]], lengths)
+            with self.loss.divided(self.ranks) if isinstance(self.loss, BatchLoss) else contextlib.nullcontext():
+                return self.supervision(whole, fed.batch)
 
         if memory is not None and memory.slow is not None:
-            memory.keys = self._slowly_encoded(memory.slow, fed.inputs, count)
+            keys = self._slowly_encoded(memory.slow, fed.inputs, count)
+            memory.keys = self.ranks.gather(keys[: lengths[self.ranks.rank]], lengths)
         self.optimizer.zero_grad(set_to_none=True)
         value, statistics = cached_step(
             self._encode, fed.inputs, count, loss, self.model.encoder,
-            chunk=self.config.batch.chunk, seed=settings.seed, step=number,
+            chunk=self.config.batch.chunk, seed=settings.seed, step=number, first=fed.rows.start,
         )  # fmt: skip
+        average_gradients(self.modules.parameters(), self.ranks)
         norm = nn.utils.clip_grad_norm_(self.modules.parameters(), settings.clip_norm or math.inf)
         _check_finite(value, norm, number)
         self.optimizer.step()
+        spread_buffers([module for name, module in self.modules.items() if name != "memory"], self.ranks)
         if memory is not None and memory.slow is not None:
             memory.slow.follow(self.model.encoder)
         return Step(statistics, float(norm), rate)

@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from tercet.collectives import ALONE, Ranks
 from tercet.data.samplers import MinedBatches
 from tercet.errors import TrainingError
 from tercet.kernels import Plan
@@ -25,7 +27,7 @@ from tercet.training.failure import save_failure
 from tercet.training.feed import Fed, Feed
 from tercet.training.files import write_tensors
 from tercet.training.gradient_cache import warning_of_statistics
-from tercet.training.history import History
+from tercet.training.history import History, NoHistory
 from tercet.training.interrupt import stop_requests
 from tercet.training.learner import Learner, NotFinite, Step
 from tercet.training.loading import gains_by_workers
@@ -34,6 +36,14 @@ from tercet.training.loss_state import save_state, state_of
 from tercet.training.miner import Miner
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Advance, Reporter
+from tercet.training.shared import (
+    encode_whole,
+    spread_buffers,
+    spread_state,
+    spread_tensors,
+    told,
+    warning_of_shares,
+)
 from tercet.training.supervision import Sampler, make_supervision, whole_loss
 from tercet.training.trackers import TensorBoard, Tracker
 from tercet.training.vitals import VitalSigns
@@ -70,6 +80,8 @@ class Training:
         held: what to evaluate on.
         folder: the run.
         reporter: shows progress.
+        ranks: which share each batch. All hold the same weights and take the same decisions; rank 0 alone reads and
+            writes the folder.
         tracker: of the user's own, called with each row of the history.
     """
 
@@ -82,16 +94,18 @@ class Training:
         held: Readable,
         folder: Path,
         reporter: Reporter,
+        ranks: Ranks = ALONE,
         tracker: Tracker | None = None,
     ) -> None:
         self.config, self.model, self.loss, self.train, self.held = config, model, loss, train, held
+        self.ranks = ranks
         self.folder, self.reporter = folder, reporter
         settings = config.training
         supervision = make_supervision(
             train.records, config.batch, loss, settings.seed, _make_memory(config, model), starts_trained(config)
         )
         reporter.say(f"batches: {supervision.sampler.summary()}")
-        _say_chunk(config, model, train, reporter)
+        _say_chunk(config, model, train, reporter, ranks)
         self.steps = settings.steps or supervision.count_steps(settings.epochs or 1)
         self.every = min(settings.evaluate_every or math.ceil(self.steps / DEFAULT_EVALUATIONS), self.steps)
         assert settings.selection is not None
@@ -102,21 +116,18 @@ class Training:
 
         workers = settings.workers if gains_by_workers(train.loader) else 0
         self.miner = self._make_miner(supervision.sampler)
-        self.feed = Feed(supervision, train, config.augmentation, settings.seed, workers, self.miner)
-        self.learner = Learner(config, model, loss, supervision, self.steps)
+        self.feed = Feed(supervision, train, config.augmentation, settings.seed, workers, self.miner, ranks)
+        self.learner = Learner(config, model, loss, supervision, self.steps, ranks)
         if self.miner is not None:
             self.learner.modules["miner"] = self.miner
         self.has_said_how = False
         self.progress = self._restored()
-        trackers = [] if tracker is None else [tracker]
-        if settings.tensorboard:
-            trackers.append(TensorBoard(folder / "tensorboard", self.progress.step))
-        self.history = History(folder / "history.jsonl", self.progress.step, trackers)
+        self.history = self._make_history(tracker)
         distance = make_distance(config.loss, state_of(loss))
-        self.vitals = VitalSigns(model.encoder, supervision, distance, settings.seed)
+        self.vitals = VitalSigns(model.encoder, supervision, distance, settings.seed, ranks)
         case = case_of(config, self.steps, state_of(loss))
         self.watch = Watch(case, settings.on_collapse, reporter, self.progress.doctor)
-        if settings.on_collapse == "remedy" and self.progress.step == 0:
+        if settings.on_collapse == "remedy" and self.progress.step == 0 and ranks.is_first:
             write_tensors(folder / START_WEIGHTS, model.encoder.state_dict())
         for remedy in self.watch.remedies:
             self.learner.apply(remedy)
@@ -152,7 +163,7 @@ class Training:
                 self._say_how()
                 self._record(fed.epoch, step, advance)
                 self._look()
-                stopping = stop_asked()
+                stopping = self.ranks.any(stop_asked())
                 scheduled = progress.step % self.every == 0 or progress.step == self.steps
                 if scheduled or stopping or self.watch.stopped:
                     self._evaluate_and_save(scheduled)
@@ -165,6 +176,8 @@ class Training:
         """Keep the batch for inspection, and give up."""
         step, latest = self.progress.step + 1, self.learner.supervision.latest
         self.history.add(step, {"epoch": fed.epoch, "loss": math.nan})
+        if not self.ranks.is_first:
+            raise error
         embeddings = None if latest is None else latest[0]
         kept = save_failure(self.folder, step, fed, self.train.records, embeddings, str(error))
         raise NotFinite(f"{error} The batch is in {kept}.") from None
@@ -184,10 +197,15 @@ class Training:
 
     def _look(self) -> None:
         """Let the doctor look at the history; with a remedy, training goes on from the weights of the start."""
-        remedy = self.watch.look(self.history.rows, self.progress.step)
+        if not self.watch.is_due(self.progress.step):
+            return
+        found = self.watch.look(self.history.rows, self.progress.step) if self.ranks.is_first else None
+        remedy, notes = told((found, self.progress.doctor), self.ranks)
+        self.progress.doctor.update(notes)
         if remedy is not None:
             self.learner.apply(remedy)
-            self.learner.restart(load_file(self.folder / START_WEIGHTS))
+            start = load_file(self.folder / START_WEIGHTS) if self.ranks.is_first else {}
+            self.learner.restart(spread_tensors(start, self.ranks))
             self.history.add(self.progress.step, {name: value for name, value in remedy.items() if name != "step"})
 
     def _evaluate_and_save(self, scheduled: bool) -> None:
@@ -195,36 +213,59 @@ class Training:
 
         An evaluation that only an interruption brought about leaves the count of stale ones as it was.
         """
-        vectors = self.model.encode(self.held.loader, np.arange(len(self.held.records)), Reporter())
+        vectors = encode_whole(self.model, self.held.loader, len(self.held.records), self.ranks, Reporter())
         _check_size(vectors, self.progress.step)
-        distance = make_distance(self.config.loss, state_of(self.loss))
-        metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
-        if self.selection == "loss":
-            metrics = {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
+        metrics = told(self._measured(vectors) if self.ranks.is_first else None, self.ranks)
+        if isinstance(self.loss, nn.Module):
+            spread_buffers([self.loss], self.ranks)  # one of the user's own may count its calls
         figures = {f"validation.{name}": value for name, value in metrics.items() if value is not None}
         self.history.add(self.progress.step, figures)
         stale = self.progress.stale_evaluations
-        if _keep_best(self.progress, self.selection, metrics.get(self.selection)):
+        if _keep_best(self.progress, self.selection, metrics.get(self.selection)) and self.ranks.is_first:
             self.model.save_weights(self.folder)
             save_state(self.loss, self.folder / LOSS_FILE)
         if not scheduled:
             self.progress.stale_evaluations = stale
         self.progress.sampler = self.feed.state()
         learner = self.learner
-        checkpoint.save_checkpoint(self.folder / "checkpoints", learner.modules, learner.optimizer, self.progress)
+        if self.ranks.is_first:
+            checkpoint.save_checkpoint(self.folder / "checkpoints", learner.modules, learner.optimizer, self.progress)
+
+    def _measured(self, vectors: np.ndarray) -> dict[str, float | None]:
+        """The figures of the validation data."""
+        distance = make_distance(self.config.loss, state_of(self.loss))
+        metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
+        if self.selection == "loss":
+            return {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
+        return metrics
 
     def _restored(self) -> checkpoint.Progress:
-        learner = self.learner
-        progress, unreadable = checkpoint.load_checkpoint(
-            self.folder / "checkpoints", learner.modules, learner.optimizer
+        """The newest checkpoint, which rank 0 reads, or the start: on all ranks the same weights, those of rank 0."""
+        found, unreadable = (
+            checkpoint.read_checkpoint(self.folder / "checkpoints") if self.ranks.is_first else (None, [])
         )
         for sentence in unreadable:
             self.reporter.warn(sentence)
-        if progress is None:
+        noted = told(vars(found.progress) if found else None, self.ranks)
+        if noted is None:
+            spread_state(self.learner.modules, self.ranks)
             return checkpoint.Progress()
+        progress, path = found.progress if found else checkpoint.Progress(**noted), self.folder / "checkpoints"
+        tensors = spread_tensors(found.tensors if found else {}, self.ranks)
+        checkpoint.Checkpoint(found.path if found else path, progress, tensors).restore(
+            self.learner.modules, self.learner.optimizer
+        )
         self.feed.restore(progress.sampler)
         self.reporter.say(f"going on from step {progress.step}")
         return progress
+
+    def _make_history(self, tracker: Tracker | None) -> History:
+        if not self.ranks.is_first:
+            return NoHistory()
+        trackers = [] if tracker is None else [tracker]
+        if self.config.training.tensorboard:
+            trackers.append(TensorBoard(self.folder / "tensorboard", self.progress.step))
+        return History(self.folder / "history.jsonl", self.progress.step, trackers)
 
     def _make_miner(self, sampler: Sampler) -> Miner | None:
         if not isinstance(sampler, MinedBatches):
@@ -232,14 +273,15 @@ class Training:
         config = self.config
         return Miner(
             sampler, self.train, self.model, lambda: make_distance(config.loss, state_of(self.loss)), config.mine,
-            config.loss.margin, self.folder, self.reporter,
+            config.loss.margin, self.folder, self.reporter, self.ranks,
         )  # fmt: skip
 
     def _say_how(self) -> None:
         """Say once what computes the loss, since "auto" leaves it open."""
         plan = getattr(self.loss, "plan", None)
         if not self.has_said_how and isinstance(plan, Plan):
-            self.reporter.say(f"the loss is computed by: {plan.implementation}")
+            shared = f", each of {plan.ranks} ranks its part" if plan.ranks > 1 else ""
+            self.reporter.say(f"the loss is computed by: {plan.implementation}{shared}")
             self.has_said_how = True
 
     def _live(self, figures: dict[str, Any]) -> str:
@@ -265,9 +307,15 @@ def _make_memory(config: Config, model: Model) -> Memory | None:
     return Memory(options.memory, encoder=encoder, momentum=options.momentum).to(model.device)
 
 
-def _say_chunk(config: Config, model: Model, train: Readable, reporter: Reporter) -> None:
+def _say_chunk(config: Config, model: Model, train: Readable, reporter: Reporter, ranks: Ranks) -> None:
     """Say in what parts a batch goes through the encoder, and warn where that changes the result."""
-    chunk, count = config.batch.chunk, items_in_batch(config.batch, train.records)
+    chunk, whole = config.batch.chunk, items_in_batch(config.batch, train.records)
+    count = max(ranks.shares(whole))
+    if ranks.size > 1:
+        reporter.say(f"{ranks.size} ranks train together: each takes up to {count:,} of the {whole:,} items of a batch")
+        warning = warning_of_shares(model.encoder.train(), chunk, ranks)
+        if warning:
+            reporter.warn(warning)
     if chunk is None or chunk >= count:
         return
     reporter.say(f"the encoder takes {chunk:,} of {count:,} items at a time")

@@ -36,7 +36,9 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     if not isinstance(loss, BatchLoss):
         return
     if loss.across_ranks:
-        raise InputError("across_ranks is set, and tercet.train is one process on one device; leave it out.")
+        raise InputError(
+            "across_ranks is set, and tercet.train divides the work among its processes by itself; leave it out."
+        )
     if loss.normalize and not config.encoder.normalize:
         raise InputError(
             "normalize is set for the loss and not for the encoder: evaluation and search would compare other rows "

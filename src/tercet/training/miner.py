@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tercet.collectives import ALONE, Ranks
 from tercet.data.records import plural
 from tercet.data.samplers import MinedBatches
 from tercet.distances import Distance
@@ -21,6 +22,7 @@ from tercet.training import files
 from tercet.training.mined import DEFAULT_MARGIN
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Reporter
+from tercet.training.shared import encode_whole, spread_tensors
 
 SUSPECTS_FILE = "suspects.csv"
 
@@ -40,6 +42,7 @@ class Miner(nn.Module):
         margin: that hard, semi-hard and easy triplets are told apart by.
         folder: of the run.
         reporter: hears what was found.
+        ranks: which share the encoding; rank 0 mines, and tells the others.
 
     Attributes:
         rows: int64 (T, 3), the triplets in use, saved with the checkpoint.
@@ -53,11 +56,12 @@ class Miner(nn.Module):
     def __init__(
         self, sampler: MinedBatches, train: Readable, model: Model, distance: Callable[[], Distance],
         options: MiningOptions, margin: float | None, folder: Path, reporter: Reporter,
+        ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         super().__init__()
         self.sampler, self.train_data, self.model, self.distance = sampler, train, model, distance
         self.options, self.margin = options, DEFAULT_MARGIN if margin is None else margin
-        self.folder, self.reporter = folder, reporter
+        self.folder, self.reporter, self.ranks = folder, reporter, ranks
         self.register_buffer("rows", torch.zeros(0, 3, dtype=torch.int64))
         self.register_buffer("epoch", torch.tensor(-1))
         self.contents = train.records.fingerprints()
@@ -70,19 +74,24 @@ class Miner(nn.Module):
 
     def mine(self) -> None:
         """Mine with the weights at hand."""
+        data = self.train_data
+        vectors = encode_whole(self.model, data.loader, len(data.records), self.ranks, self.reporter, "mining")
+        found = {"rows": self._mined(vectors)} if self.ranks.is_first else {}
+        self.rows = spread_tensors(found, self.ranks)["rows"]
+        self.epoch = torch.tensor(self.sampler.epoch)
+        self.restore()
+
+    def _mined(self, vectors: np.ndarray) -> Tensor:
         records, epoch = self.train_data.records, self.sampler.epoch
         assert records.labels is not None
-        vectors = self.model.encode(self.train_data.loader, np.arange(len(records)), self.reporter, "mining")
         found = mine_triplets(
             vectors, [records.classes[code] for code in records.labels],
             dataclasses.replace(self.options, seed=(self.options.seed + epoch) % 2**63), distance=self.distance(),
             contents=self.contents,
         )  # fmt: skip
         files.write_text(self.folder / SUSPECTS_FILE, suspects_csv(found, [str(name) for name in records.names]))
-        self.rows = torch.from_numpy(np.stack([found.anchors, found.positives, found.negatives], axis=1))
-        self.epoch = torch.tensor(epoch)
         self._say(found, epoch)
-        self.restore()
+        return torch.from_numpy(np.stack([found.anchors, found.positives, found.negatives], axis=1))
 
     def restore(self) -> None:
         """Give the sampler the triplets that are held, after a checkpoint was loaded."""

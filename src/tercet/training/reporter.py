@@ -39,6 +39,14 @@ class Reporter:
         yield lambda done, total, note="": None
 
 
+class SilentReporter(Reporter):
+    """Keeps warnings to itself: rank 0 speaks for all ranks."""
+
+    def warn(self, sentence: str) -> None:
+        """Keep the sentence."""
+        self.warnings.append(sentence)
+
+
 class QuietReporter(Reporter):
     """Warnings alone, as plain lines on stderr."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import tercet
+from tercet.collectives import ALONE, Ranks, local_device
 from tercet.data.options import Augmentation
 from tercet.data.readers import read
 from tercet.data.records import Records
@@ -57,6 +59,7 @@ from tercet.training.loss_state import (
 from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
+from tercet.training.shared import check_same, encode_whole, spread_state, told
 from tercet.training.supervision import labels_of
 
 DEFAULT_STEPS = 500
@@ -64,54 +67,80 @@ DEFAULT_RATE = 1e-3
 DEFAULT_TUNING_RATE = 5e-5
 
 
-def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter) -> Outcome:
+def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter, ranks: Ranks = ALONE) -> Outcome:
     """Train, calibrate and assess; afterwards the run folder holds all but the report.
 
     Nothing is written before the data is known to be good. With `resume`, training goes on from the newest
-    checkpoint of the folder, or from the start where it was stopped before its first.
+    checkpoint of the folder, or from the start where it was stopped before its first. Of several ranks all read the
+    data, and only rank 0 the folder, which need not be there for the others.
 
     Raises:
-        RunError: the folder is in the way.
+        RunError: the folder is in the way, or another rank has failed.
         ConfigError: the folder is that of a run with other settings.
     """
+    first = ranks.is_first
     resuming = resume and (folder / "config.toml").exists()
-    if not resuming:
+    if first and not resuming:
         _check_free(folder, resume)
+    resuming = told(resuming, ranks)
     train_records, held_records = _read_data(request, reporter)
-    model = _make_model(request, train_records)
+    model = _make_model(request, train_records, local_device(request.training.device, ranks))
     loss = _make_loss(request, train_records.form)
     config = _complete(request, loss, model, train_records, held_records.form)
     check_loss(loss, config, train_records, held_records)
-    if resuming:
+    if resuming and first:
         _check_same(config, read_config(folder / "config.toml"), folder)
         check_start(loss, folder)
     warn_of_loss(loss, config, model, resuming, reporter)
     train = read_all(model.options, train_records, reporter, "training")
     held = read_all(model.options, held_records, reporter, "validation")
     known = train.records.fingerprints()
+    check_same(config, _hash_of(known, held.records.fingerprints()), ranks)
     warn_of_duplicates(known, held.records, "validation", reporter)
-    if resuming:
+    if resuming and first:
         _check_same_data(known, folder)
         restore_state(loss, folder / START_FILE)
+    spread_state(loss, ranks)
     check_domain(make_distance(config.loss, state_of(loss)), model, train)
-    config = with_chunk(config, model, train)
+    config = with_chunk(config, model, train, ranks)
     _check_workers(config, train, reporter)
-    before = weights_hash(folder) if (folder / "model.safetensors").exists() else None
-    _write_identity(config, model, loss, known, folder)
+    before = weights_hash(folder) if first and (folder / "model.safetensors").exists() else None
+    if first:
+        _write_identity(config, model, loss, known, folder)
 
-    outcome = Training(config, model, loss, train, held, folder, reporter, request.tracker).run()
+    outcome = Training(config, model, loss, train, held, folder, reporter, ranks, request.tracker).run()
 
-    model.encoder.load_state_dict(read_weights(folder))
-    restore_state(loss, folder / LOSS_FILE)
+    if first:
+        model.encoder.load_state_dict(read_weights(folder))
+        restore_state(loss, folder / LOSS_FILE)
+    spread_state(model.encoder, ranks)
+    vectors = encode_whole(model, held.loader, len(held.records), ranks, reporter, "validating")
+    if first:
+        _conclude(config, model, train, held, vectors, outcome, before, folder, reporter, ranks)
+    return outcome
+
+
+def _conclude(
+    config: Config, model: Model, train: Readable, held: Readable, vectors: np.ndarray, outcome: Outcome,
+    before: str | None, folder: Path, reporter: Reporter, ranks: Ranks,
+) -> None:  # fmt: skip
+    """Calibrate and assess, and write what came of the training; `before` is the hash of the weights at its start."""
     if before not in (None, weights_hash(folder)):
         _drop_evaluations(folder)
     reporter.say(
         f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
     )
-    assessment = _calibrated_assessment(model, held, config, folder, reporter)
+    assessment = _calibrated_assessment(vectors, held.records, config, folder, reporter)
     write_assessment(folder, "validation", assessment, held.records, duplicates=0)
-    files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter))
-    return outcome
+    files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter, ranks))
+
+
+def _hash_of(*fingerprints: np.ndarray) -> str:
+    """Of what was read, in its order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for one in fingerprints:
+        digest.update(f"{one.shape} ".encode() + np.ascontiguousarray(one).tobytes())
+    return digest.hexdigest()
 
 
 def _check_workers(config: Config, train: Readable, reporter: Reporter) -> None:
@@ -242,11 +271,11 @@ def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
     return request.encoders.get(records.kind, ENCODERS[records.kind]())
 
 
-def _make_model(request: Request, records: Records) -> Model:
+def _make_model(request: Request, records: Records, device: str) -> Model:
     """A new model for these records, or that of the run to start from."""
     options, training = _choose_encoder(request, records), request.training
     if training.init is None:
-        return Model.create(options, records, training.seed, training.device, request.module)
+        return Model.create(options, records, training.seed, device, request.module)
     folder = Path(training.init)
     if not (folder / "config.toml").exists():
         raise RunError(f"init names {folder}, and there is no run: it holds no config.toml.")
@@ -258,7 +287,7 @@ def _make_model(request: Request, records: Records) -> Model:
             f"init names {folder}, whose encoder is taken as it is, and other options for the encoder were given; "
             "leave them out."
         )
-    model = Model.load(before.encoder, folder, training.device, request.module)
+    model = Model.load(before.encoder, folder, device, request.module)
     columns = tuple(model.assets.get("columns", ()))
     if records.kind == "tabular" and columns and records.columns and columns != records.columns:
         raise InputError(f"init names {folder}, whose columns are {', '.join(columns)}; here they are "
@@ -337,11 +366,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def _calibrated_assessment(
-    model: Model, held: Readable, config: Config, folder: Path, reporter: Reporter
+    vectors: np.ndarray, records: Records, config: Config, folder: Path, reporter: Reporter
 ) -> Assessment:
-    """Calibrate the threshold on the validation data, and assess the model there."""
-    records, distance = held.records, make_distance(config.loss, read_state(folder / LOSS_FILE))
-    vectors = model.encode(held.loader, np.arange(len(records)), reporter, "validating")
+    """Calibrate the threshold on the embeddings of the validation data, and assess the model there."""
+    distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
     if records.form in ("labels", "pairs"):
         pairs = all_pairs(vectors, labels_of(records), distance)
     else:
@@ -364,7 +392,7 @@ def _write_identity(config: Config, model: Model, loss: Loss, known: np.ndarray,
 
 
 def _summary(
-    config: Config, model: Model, train: Readable, held: Readable, outcome: Outcome, reporter: Reporter
+    config: Config, model: Model, train: Readable, held: Readable, outcome: Outcome, reporter: Reporter, ranks: Ranks
 ) -> dict[str, Any]:
     skipped = [*train.records.skipped, *held.records.skipped]
     return {
@@ -380,6 +408,7 @@ def _summary(
         "parameters": sum(weight.numel() for weight in model.encoder.parameters()),
         "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
         "warnings": reporter.warnings,
+        "ranks": ranks.size,
         "versions": {
             "tercet": tercet.__version__,
             "torch": torch.__version__,

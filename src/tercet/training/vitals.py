@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tercet.collectives import ALONE, Ranks
 from tercet.data.randomness import keyed
 from tercet.distances import Distance
 from tercet.encoders.base import Encoder
 from tercet.losses.base import BatchLoss
+from tercet.training.shared import gather_norms
 from tercet.training.supervision import Batch, Labelled, Statistics, Supervision
 
 SAMPLE = 128
@@ -33,10 +35,13 @@ class VitalSigns:
         supervision: which keeps the embeddings and the batch of the last step.
         distance: between embeddings.
         seed: of the run; the sample is keyed by it and the step.
+        ranks: each of which has encoded a part of the batch.
     """
 
-    def __init__(self, encoder: Encoder, supervision: Supervision, distance: Distance, seed: int) -> None:
-        self.supervision, self.distance, self.seed = supervision, distance, seed
+    def __init__(
+        self, encoder: Encoder, supervision: Supervision, distance: Distance, seed: int, ranks: Ranks = ALONE
+    ) -> None:
+        self.supervision, self.distance, self.seed, self.ranks = supervision, distance, seed, ranks
         self._raw: list[Tensor] = []
         encoder.scale.register_forward_hook(self._keep)
 
@@ -56,7 +61,8 @@ class VitalSigns:
 
         Time: O(S²·D) with S = min(B, 128) items.
         """
-        found = _quantiles("raw_norm", torch.cat([rows.norm(dim=1) for rows in self._raw])) if self._raw else {}
+        norms = torch.cat([rows.norm(dim=1) for rows in self._raw]) if self._raw else torch.zeros(0)
+        found = _quantiles("raw_norm", gather_norms(norms.cpu(), self.ranks))
         if self.supervision.latest is None:
             return found
         embeddings, batch = self.supervision.latest

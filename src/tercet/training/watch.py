@@ -58,9 +58,13 @@ class Watch:
         """The illness that ended the training, if one did."""
         return self.notes.get("stopped")
 
+    def is_due(self, step: int) -> bool:
+        """Whether it is time to look."""
+        return not step % math.ceil(self.case.steps / LOOKS) or step == self.case.steps
+
     def look(self, rows: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any] | None:
         """Say what is found, once; the remedy to apply from here on, if there is one, as a row of the history."""
-        if step % math.ceil(self.case.steps / LOOKS) and step != self.case.steps:
+        if not self.is_due(step):
             return None
         remedies = self.notes["remedies"]
         since = remedies[-1]["step"] if remedies else 0

@@ -1,18 +1,22 @@
-"""Several processes that compute together: the only file that knows torch.distributed.
+"""What ranks send each other.
 
     gather          rows of every rank, on every rank; with a gradient where it is asked for
     sum_to_owners   the sum over ranks of rows, each row at the rank that owns it
     sum, smallest   over ranks, on every rank, in place
+    any             whether it is so on one rank at least
     exchange        a message of every rank, on every rank
+    told, spread    a message, or a tensor, of rank 0, on every rank
+    wait            for all of them
 
-A rank is a process, numbered from 0. All ranks make the same calls in the same order. Ranks may own unequal numbers
-of rows, and none. On one rank every call is trivial.
+Ranks may own unequal numbers of rows, and none. On one rank every call is trivial.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tercet.errors import InputError
+from tercet.errors import InputError, RankError
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,26 @@ class Ranks:
     Attributes:
         rank: the number of this process.
         size: how many there are.
+        local_size: how many of them share this machine.
     """
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes and speaks for all."""
+        return self.rank == 0
 
     def share(self, length: int) -> slice:
         """This rank's part of range(length), where all do nearly the same."""
         return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
+
+    def shares(self, length: int) -> list[int]:
+        """How long the part of each rank is."""
+        parts = (Ranks(rank, self.size).share(length) for rank in range(self.size))
+        return [part.stop - part.start for part in parts]
 
     def owned(self, lengths: Sequence[int]) -> slice:
         """This rank's rows among those of all ranks, of which each owns so many, in order."""
@@ -48,14 +64,44 @@ class Ranks:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place; every rank gives the same shape and dtype."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with _reached():
+                dist.all_reduce(tensor)
         return tensor
 
     def smallest(self, tensor: Tensor) -> Tensor:
         """The minimum over ranks, entry by entry, in place; every rank gives the same shape and dtype."""
         if self.size > 1:
-            dist.all_reduce(tensor, dist.ReduceOp.MIN)
+            with _reached():
+                dist.all_reduce(tensor, dist.ReduceOp.MIN)
         return tensor
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on one rank at least: what one decides alone, and all must do."""
+        if self.size == 1:
+            return here
+        return bool(self.sum(torch.tensor([int(here)], device=_message_device())) > 0)
+
+    def spread(self, tensor: Tensor) -> Tensor:
+        """The tensor of rank 0, in place of those of the others, which have its shape and dtype."""
+        if self.size > 1:
+            with _reached():
+                dist.broadcast(tensor, 0)
+        return tensor
+
+    def told(self, message: bytes = b"") -> bytes:
+        """The message of rank 0; what the others give is not looked at."""
+        if self.size == 1:
+            return message
+        length = self.spread(torch.tensor([len(message)], device=_message_device()))
+        if self.is_first:
+            sent = torch.from_numpy(np.frombuffer(message, np.uint8).copy()).to(length.device)
+        else:
+            sent = torch.empty(int(length), dtype=torch.uint8, device=length.device)
+        return (self.spread(sent) if len(sent) else sent).cpu().numpy().tobytes()
+
+    def wait(self) -> None:
+        """Come back when all ranks have come here."""
+        self.any(False)
 
     def gather(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
         """The rows of all ranks, in order of the ranks, on every rank; without a graph.
@@ -98,7 +144,8 @@ class Ranks:
             return rows
         own = lengths[self.rank]
         received = rows.new_empty(self.size * own, *rows.shape[1:])
-        dist.all_to_all_single(received, rows.contiguous(), [own] * self.size, list(lengths))
+        with _reached():
+            dist.all_to_all_single(received, rows.contiguous(), [own] * self.size, list(lengths))
         return received.view(self.size, own, *rows.shape[1:]).sum(0)
 
     def exchange(self, message: bytes) -> list[bytes]:
@@ -143,7 +190,17 @@ def current_ranks() -> Ranks:
             "--nproc-per-node=N script.py` and call torch.distributed.init_process_group() before the loss; on one "
             "device leave across_ranks out."
         )
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Make a RankError of what PyTorch raises when another rank does not answer."""
+    try:
+        yield
+    except RuntimeError as cause:
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise RankError(f"another rank cannot be reached ({reason}).") from cause
 
 
 class _Gathered(torch.autograd.Function):
@@ -171,4 +228,5 @@ def _message_device() -> torch.device:
 def _all_gather(found: Tensor, own: Tensor) -> None:
     # Its old name is deprecated from PyTorch 2.13 on; the new one does not exist before.
     gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    gather(found, own)
+    with _reached():
+        gather(found, own)
