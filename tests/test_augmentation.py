@@ -155,3 +155,123 @@ def test_settings_are_checked():
 def test_settings_are_read_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Stronger changes, for views
+
+
+def test_further_changes_leave_the_draws_of_the_others_alone():
+    stronger = Augmentation(
+        **{**vars(EVERYTHING), "crop": 0.8, "hue": 0.2, "grey": 0.2, "saturation": 0.3, "blur": 0.5}
+    )
+    assert torch.equal(draw(EVERYTHING, 9, 1, 2)[:, :12], draw(stronger, 9, 1, 2)[:, :12])
+    assert not torch.equal(draw(EVERYTHING, 9, 1, 2)[:, 12:], draw(stronger, 9, 1, 2)[:, 12:])
+    whole = draw(stronger, 9, 1, 2)
+    assert torch.equal(whole[:4], draw(stronger, 4, 1, 2))
+
+
+def test_a_crop_is_a_rectangle_of_the_image_enlarged():
+    """Of an image whose values are its coordinates, the corners tell the rectangle."""
+    height, width = 40, 60
+    rows = (torch.arange(height) + 0.5)[:, None].expand(height, width) / height
+    columns = (torch.arange(width) + 0.5)[None].expand(height, width) / width
+    batch = torch.stack([rows, columns])[None].expand(300, 2, height, width).float()
+    found = augmented(batch, only(crop=0.75))
+    tall = (found[:, 0, -1, 0] - found[:, 0, 0, 0]) * height / (height - 1)
+    wide = (found[:, 1, 0, -1] - found[:, 1, 0, 0]) * width / (width - 1)
+    area, aspect = tall * wide, wide / tall
+    assert 0.24 < area.min() < 0.3
+    assert 0.9 < area.max() <= 1.001
+    assert 0.74 < aspect.min() < 0.8
+    assert 1.25 < aspect.max() < 1.34
+    assert found.min() >= 0.5 / height * 0.5
+    middle = found[:, 0].mean((1, 2))
+    assert middle.min() < 0.3
+    assert middle.max() > 0.7
+    linear = found[0, 0, :, 0].diff()
+    torch.testing.assert_close(linear, linear.mean().expand_as(linear), rtol=1e-3, atol=1e-5)
+
+
+def test_a_crop_is_taken_of_what_was_moved():
+    image = torch.nn.functional.avg_pool2d(dot(41, 41, 20, 26), 3, 1, 1)
+    row = draw(NOTHING, 1, 0, 0)
+    row[0, 2] = 1.5  # enlarged: 6 pixels to the right become 9
+    row[0, 12:16] = torch.tensor(
+        [0.5, 0.5, 0.25, 0.0]
+    )  # a crop of half the side, whose centre is a quarter further right
+    expected = 20 + (9 / 41 * 2 - 0.25) / 0.5 * 41 / 2
+    assert place_of(augment(image, row, only(crop=0.5, scale=0.5))) == pytest.approx((20, expected), abs=0.3)
+
+
+def light(image):
+    return 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+
+
+def test_saturation_moves_colours_from_grey():
+    batch = images(30)
+    plain, result = batch.float() / 255, augmented(batch, only(saturation=0.7))
+    factors = draw(only(saturation=0.7), 30, 0, 0)[:, 16]
+    assert 0.3 <= factors.min() < 0.5
+    assert 1.5 < factors.max() <= 1.7
+    for image, changed, factor in zip(plain, result, factors, strict=True):
+        torch.testing.assert_close(changed, (light(image) + (image - light(image)) * factor).clamp(0, 1))
+
+
+def test_grey_images_are_as_light_as_before():
+    batch = images(200)
+    plain, result = batch.float() / 255, augmented(batch, only(grey=0.3))
+    grey = [i for i in range(200) if (plain[i] - result[i]).abs().max() > 1e-5]
+    assert 40 < len(grey) < 85
+    for i in grey:
+        torch.testing.assert_close(result[i], light(plain[i]).expand(3, -1, -1))
+
+
+def test_a_turn_of_hue_by_a_third_of_the_circle_swaps_the_channels():
+    from tercet.data.colour import coloured
+
+    plain = images(2).float() / 255
+    third = torch.full((2,), 2 * math.pi / 3)
+    found = coloured(plain, torch.ones(2), third, torch.zeros(2))
+    torch.testing.assert_close(found, plain[:, [2, 0, 1]])
+
+
+def test_hue_keeps_greys_and_the_mean_of_the_channels():
+    grey = images(5, 1).expand(5, 3, 13, 19)
+    torch.testing.assert_close(augmented(grey, only(hue=0.5)), grey.float() / 255)
+    dull = 96 + images(20) // 4  # far enough from black and white to be turned without being cut off
+    plain, result = dull.float() / 255, augmented(dull, only(hue=0.1))
+    assert (plain - result).abs().amax((1, 2, 3)).median() > 0.02
+    torch.testing.assert_close(result.mean(1), plain.mean(1), rtol=0, atol=1e-5)
+    angles = draw(only(hue=0.1), 200, 0, 0)[:, 17]
+    assert 0.17 * math.pi < angles.max() <= 0.2 * math.pi
+    assert angles.min() < -0.17 * math.pi
+
+
+def test_images_of_one_channel_have_no_colour_to_change():
+    batch = images(6, 1)
+    assert torch.equal(augmented(batch, only(saturation=0.5, hue=0.5, grey=0.5)), batch.float() / 255)
+
+
+def test_blur_is_a_gaussian_of_at_most_a_hundredth_of_the_side():
+    point = dot(101, 101, 50, 50).expand(300, 1, 101, 101)
+    result = augmented(point, only(blur=0.5))
+    changes_drawn = draw(only(blur=0.5), 300, 0, 0)
+    blurred = changes_drawn[:, 19] > 0
+    assert 120 < blurred.sum() < 180
+    assert torch.equal(result[~blurred], point[~blurred])
+    places = torch.arange(101) - 50.0
+    for image, share in list(zip(result[blurred], changes_drawn[blurred, 20], strict=True))[:20]:
+        assert 0 <= share <= 0.01
+        assert float(image.sum()) == pytest.approx(1, abs=1e-4)
+        weights = torch.exp(-0.5 * (places / (float(share) * 101)) ** 2)
+        weights /= weights.sum()
+        torch.testing.assert_close(image[0], weights[:, None] * weights, rtol=0, atol=3e-3)
+
+
+def test_limits_of_the_further_changes():
+    with pytest.raises(InputError, match=r"hue is 0\.6; allowed is a number from 0 to 0\.5\."):
+        Augmentation(hue=0.6)
+    with pytest.raises(InputError, match=r"crop is 1\.0; allowed is a number from 0 to 0\.95\."):
+        Augmentation(crop=1.0)
+    assert NOTHING.changes_nothing
+    assert not only(blur=0.1).changes_nothing

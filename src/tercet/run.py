@@ -19,13 +19,15 @@ from tercet.collectives import Ranks, joined, local_device
 from tercet.data.groups import read_groups
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
+from tercet.data.sides import SIDES
 from tercet.distances import Distance, Mahalanobis
 from tercet.doctor import Diagnosis
+from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, RunError, check_choice, suggest
 from tercet.evaluation import Evaluation
 from tercet.index import Index
 from tercet.mining.options import MiningOptions
-from tercet.training.assessment import assess, assess_raw
+from tercet.training.assessment import assess, assess_raw, has_raw
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -37,6 +39,7 @@ from tercet.training.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.loss_state import read_state
 from tercet.training.mined import MinedRecords, mine_records
 from tercet.training.model import Model, read_all, weights_hash
+from tercet.training.one_side import of_side, read_side
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
 from tercet.training.session import (
@@ -72,6 +75,8 @@ class EmbeddedRecords:
     names: list[str]
     labels: list[str] | None
     skipped: tuple[Skipped, ...]
+    side: str | None = None
+    """Of two towers, the name of the side that these are of."""
 
 
 class Run:
@@ -134,26 +139,38 @@ class Run:
         """The hash of the weights, which indexes are bound to."""
         return weights_hash(self.path)
 
-    def embed(self, items: Any) -> np.ndarray:
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What the sides of a run with two towers are called; nothing for a run with one encoder."""
+        options = self.model.options
+        return options.sides if isinstance(options, TowersOptions) else ()
+
+    def embed(self, items: Any, side: str | None = None) -> np.ndarray:
         """Embeddings of items, float32 of shape (N, D), in the order given.
 
         Args:
             items: paths of images, texts, an array of feature rows, or Records.
+            side: with two towers, which of them: the name of a column that it was trained on. For images and texts it
+                is found from the items when left open.
 
         Raises:
             DataError: an item cannot be read.
+            InputError: a side that there is not, or that cannot be told.
         """
-        embedded = self.model.embed(self._items(items))
+        embedded = self.model.embed(self._items(items, side))
         if embedded.unreadable:
             position, reason = embedded.unreadable[0]
             raise DataError(f"item {position} cannot be read: {reason}.")
         return embedded.vectors
 
-    def embed_records(self, data: Any, *, reporter: Reporter | None = None, **options: Any) -> EmbeddedRecords:
+    def embed_records(
+        self, data: Any, *, side: str | None = None, reporter: Reporter | None = None, **options: Any
+    ) -> EmbeddedRecords:
         """Embeddings of a whole source with names and labels; what cannot be read is left out, and said.
 
         Args:
             data: a path, or anything that training takes; labels are not needed.
+            side: with two towers, which of them; see `embed`.
             reporter: shows progress.
             **options: how to read the data: kind, label, columns, root.
 
@@ -161,24 +178,33 @@ class Run:
             DataError: nothing can be read.
         """
         reporter = reporter or Reporter()
-        readable = read_all(self.model.options, self.read(data, labelled=False, **options), reporter, "given")
+        found = self.read_side(data, side, **options)
+        readable = read_all(self.model.options, found, reporter, "given")
         records = readable.records
         vectors = self.model.encode(readable.loader, np.arange(len(records)), reporter)
         labels = None if records.labels is None else [records.classes[code] for code in records.labels]
-        return EmbeddedRecords(vectors, list(records.names), labels, records.skipped)
+        of_side = records.columns[records.items[0].side] if records.kind == SIDES else None
+        return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, of_side)
 
     def index(
-        self, data: Any, *, approximate: bool = False, reporter: Reporter | None = None, **options: Any
+        self,
+        data: Any,
+        *,
+        approximate: bool = False,
+        side: str | None = None,
+        reporter: Reporter | None = None,
+        **options: Any,
     ) -> tuple[Index, tuple[Skipped, ...]]:
         """An index of a source's embeddings, and what of it could not be read; arguments as of `embed_records`.
 
         Args:
             data: see `embed_records`.
             approximate: search through faiss; the index then holds the recall measured on some of its items.
+            side: with two towers, which of them; queries are then of the other side, unless they say otherwise.
             reporter: shows progress.
             **options: see `embed_records`.
         """
-        batch = self.embed_records(data, reporter=reporter, **options)
+        batch = self.embed_records(data, side=side, reporter=reporter, **options)
         index = Index(
             batch.vectors,
             batch.names,
@@ -187,6 +213,7 @@ class Run:
             self.weights,
             self.distance.name,
             components=self.distance.components.numpy() if isinstance(self.distance, Mahalanobis) else None,
+            side=batch.side,
         )
         return (index.approximated() if approximate else index), batch.skipped
 
@@ -200,8 +227,10 @@ class Run:
             raise InputError(f"{word!r} is not a row of numbers such as 5.1,3.5,1.4,0.2.") from None
 
     def verify(self, left: Any, right: Any) -> Verdict:
-        """Whether two items are the same, at the calibrated threshold."""
-        vectors = torch.from_numpy(self.embed([left, right]))
+        """Whether two items are the same, at the calibrated threshold; with two towers one of each side, left first."""
+        sides = self.sides or (None, None)
+        rows = [self.embed([item], side) for item, side in zip((left, right), sides, strict=True)]
+        vectors = torch.from_numpy(np.concatenate(rows))
         self.distance.check_rows(vectors, "the embeddings")
         with torch.no_grad():
             far = float(self.distance.pairs(vectors[:1], vectors[1:])[0])
@@ -223,7 +252,8 @@ class Run:
         Args:
             data: a path, or anything that training takes.
             name: what to call it; an evaluation of that name is replaced.
-            baseline: evaluate the raw inputs too, as "baseline" (or `name`-baseline for another name than test).
+            baseline: evaluate the raw inputs too, as "baseline" (or `name`-baseline for another name than test); images
+                and texts, which cannot be compared raw, have none.
             reporter: shows progress.
             **options: how to read the data: kind, form, label, columns, root.
         """
@@ -241,7 +271,7 @@ class Run:
         write_assessment(self.path, name, found, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
-        if baseline:
+        if baseline and has_raw(readable.records):
             raw = assess_raw(readable)
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
@@ -312,9 +342,11 @@ class Run:
         trained = self.config.data
         inherited = ("kind", "label", "columns", "root") if labelled else ("kind", "columns", "root")
         own = {key: getattr(trained, key) for key in inherited}
+        if self.sides:
+            own |= {"form": "pairs", "towers": "separate"}
         merged = DataOptions(**own | {key: value for key, value in options.items() if value is not None})
         records = read_source(data, merged, labelled)
-        wanted = trained.kind or "tensor"
+        wanted = SIDES if self.sides else trained.kind or "tensor"
         if records.kind != wanted:
             raise DataError(f"{records.source} holds {records.kind} data, and this run was trained on {wanted} data.")
         columns = tuple(self.model.assets.get("columns", ()))
@@ -325,7 +357,24 @@ class Run:
             )
         return records
 
-    def _items(self, items: Any) -> Any:
+    def read_side(self, data: Any, side: str | None, **options: Any) -> Records:
+        """Records of items without their pairs; of two towers those of one side."""
+        towers = self.model.options
+        if isinstance(towers, TowersOptions):
+            return read_side(data, side, towers, options)
+        self._check_one_encoder(side)
+        return self.read(data, labelled=False, **options)
+
+    def _check_one_encoder(self, side: str | None) -> None:
+        if side is not None:
+            raise InputError(f"side is {side!r}, and this run has one encoder for all items; leave it out.")
+
+    def _items(self, items: Any, side: str | None = None) -> Any:
+        towers = self.model.options
+        if isinstance(towers, TowersOptions) and not isinstance(items, (Records, str, Path)):
+            return of_side(items, side, towers)
+        if not self.sides:
+            self._check_one_encoder(side)
         if isinstance(items, Records):
             return items.items
         if isinstance(items, (str, Path)):
@@ -366,9 +415,9 @@ def diagnose(run: Run | str | Path) -> Diagnosis:
     return diagnose_folder(path)
 
 
-def embed(run: Run | str | Path, items: Any) -> np.ndarray:
+def embed(run: Run | str | Path, items: Any, side: str | None = None) -> np.ndarray:
     """Embeddings of items by a run, float32 of shape (N, D); see `Run.embed`."""
-    return _opened(run).embed(items)
+    return _opened(run).embed(items, side)
 
 
 def train(

@@ -30,6 +30,10 @@ class Embed:
     out: str
     """The Parquet file to write; it must not exist yet."""
 
+    side: str | None = None
+    """A run with two towers: which of them, by the name of the column that it was trained on. Found from the data \
+where one holds images and the other texts."""
+
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 
     json: Json = False
@@ -44,7 +48,7 @@ def main(words: Sequence[str]) -> int:
     out = Path(command.out)
     check_parquet_path(out)
     batch = load(command.run).embed_records(
-        command.data, reporter=reporter(command.json), **dataclasses.asdict(command.read)
+        command.data, side=command.side, reporter=reporter(command.json), **dataclasses.asdict(command.read)
     )
     write_parquet(out, batch.vectors, batch.names, batch.labels)
     if command.json:

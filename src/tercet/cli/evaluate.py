@@ -60,11 +60,18 @@ def main(words: Sequence[str]) -> int:
         show_json(figures)
         return 0
     raw = "baseline" if command.name == "test" else f"{command.name}-baseline"
-    show(table(run.metrics, command.name, raw if command.baseline else None))
+    has_raw = any(key.startswith(f"{raw}.") for key in run.metrics)
+    show(table(run.metrics, command.name, raw if has_raw else None))
     for note in found.notes:
         show(f"note: {note}")
     show(f"report: {run.path / 'report.html'}")
     return 0
+
+
+def _is_of_sides(key: str, name: str) -> bool:
+    """Whether a key such as "test.image_to_text.recall_at_1" is of one direction, and worth a line."""
+    direction, _, metric = key.removeprefix(f"{name}.").rpartition(".")
+    return key.startswith(f"{name}.") and "_to_" in direction and metric in ("recall_at_1", "map_at_r")
 
 
 SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "far", "frr", "recall_at_1", "r_precision", "map_at_r",
@@ -74,12 +81,14 @@ SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "far", "frr", "recal
 def table(metrics: dict[str, object], name: str, baseline: str | None) -> str:
     """Before and after, a line for each metric, with intervals."""
     columns = [column for column in (baseline, name) if column]
-    lines = ["".join(f"{word:<24}" for word in ("", *columns)).rstrip()]
-    for metric in SHOWN:
+    of_sides = sorted(key.removeprefix(f"{name}.") for key in metrics if _is_of_sides(key, name))
+    width = max(24, *(len(metric) + 2 for metric in (*SHOWN, *of_sides)))
+    lines = [(" " * width + "".join(f"{word:<24}" for word in columns)).rstrip()]
+    for metric in (*SHOWN, *of_sides):
         values = [metrics.get(f"{column}.{metric}") for column in columns]
         if all(value is None for value in values):
             continue
         cells = [figure(metrics.get(key), metrics.get(f"{key}_interval"))  # type: ignore[arg-type]
                  for key in (f"{column}.{metric}" for column in columns)]  # fmt: skip
-        lines.append("".join(f"{word:<24}" for word in (metric, *cells)).rstrip())
+        lines.append(f"{metric:<{width}}" + "".join(f"{word:<24}" for word in cells).rstrip())
     return "\n".join(lines)

@@ -35,6 +35,10 @@ class Index:
     """Search through faiss, which is faster from some 100,000 items on and may miss a neighbour; how often is \
 measured and said. Needs: pip install 'tercet[faiss]'"""
 
+    side: str | None = None
+    """A run with two towers: which of them, by the name of the column that it was trained on. Found from the data \
+where one holds images and the other texts."""
+
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 
     json: Json = False
@@ -48,7 +52,7 @@ def main(words: Sequence[str]) -> int:
     out = Path(command.out)
     run = load(command.run)
     index, skipped = run.index(
-        command.data, approximate=command.approximate, reporter=reporter(command.json),
+        command.data, approximate=command.approximate, side=command.side, reporter=reporter(command.json),
         **dataclasses.asdict(command.read),
     )  # fmt: skip
     index.save(out)

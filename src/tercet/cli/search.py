@@ -32,6 +32,10 @@ class Search:
     run: str | None = None
     """The run folder, if it is no longer where the index was made."""
 
+    side: str | None = None
+    """A run with two towers: which side the query is of, by the name of its column; the other than the index when \
+left open."""
+
     json: Json = False
 
 
@@ -44,7 +48,8 @@ def main(words: Sequence[str]) -> int:
     index = Index.open(Path(command.index))
     run = load(command.run or index.run)
     index.check_weights(run.weights)
-    found = index.search(run.embed([run.parse_item(command.query)]), command.k)[0]
+    side = command.side or next((name for name in run.sides if index.side not in (None, name)), None)
+    found = index.search(run.embed([run.parse_item(command.query)], side), command.k)[0]
     if command.json:
         show_json([asdict(one) for one in found])
         return 0

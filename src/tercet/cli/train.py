@@ -12,7 +12,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from tercet.cli.console import Json, figure, parse, reporter, show, show_json
 from tercet.data.options import Augmentation
-from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions
+from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions, TowersOptions
 from tercet.mining.options import MiningOptions
 from tercet.training.config import (
     BatchOptions,
@@ -122,11 +122,12 @@ def from_config(config: Config, out: str | None) -> Train:
         check_recorded_loss(config.custom_loss)
     missing: Any = tyro.MISSING
     encoder = config.encoder
+    encoders = encoder.towers if isinstance(encoder, TowersOptions) else (encoder,)
     return Train(
         source=config.source or missing, out=out or missing, data=config.data, loss=config.loss, batch=config.batch,
         training=config.training, augmentation=config.augmentation, mine=config.mine,
-        image=encoder if isinstance(encoder, ImageOptions) else ImageOptions(),
-        text=encoder if isinstance(encoder, TextOptions) else TextOptions(),
+        image=next((one for one in encoders if isinstance(one, ImageOptions)), ImageOptions()),
+        text=next((one for one in encoders if isinstance(one, TextOptions)), TextOptions()),
         tabular=encoder if isinstance(encoder, TabularOptions) else TabularOptions(),
     )  # fmt: skip
 
@@ -142,14 +143,21 @@ def value_of(words: Sequence[str], flag: str) -> str | None:
 
 
 def _summary(path: Path, metrics: dict[str, Any]) -> str:
-    named = ("map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy")
+    named = ["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy"]
+    named[2:2] = sorted(name for key in metrics if (name := key.removeprefix("validation.")).endswith(".recall_at_1"))
+    width = max(17, *map(len, named))
     found = [
-        f"  {name:<17} {figure(metrics[key], metrics.get(key + '_interval'))}"
+        f"  {name:<{width}} {figure(metrics[key], metrics.get(key + '_interval'))}"
         for name in named
         if (key := f"validation.{name}") in metrics
     ]
+    of = (
+        "views of validation items, which no label tells apart"
+        if "validation.n_views" in metrics
+        else "the validation data"
+    )
     return "\n".join([
-        "on the validation data, with 95 % intervals (optimistic: it chose the checkpoint and the threshold):",
+        f"on {of}, with 95 % intervals (optimistic: it chose the checkpoint and the threshold):",
         *found,
         f"run     {path}",
         f"report  {path / 'report.html'}",

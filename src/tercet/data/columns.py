@@ -28,6 +28,10 @@ PAIRS = (
     ("anchor", "positive"), ("left", "right"), ("a", "b"), ("first", "second"), ("text1", "text2"),
     ("sentence1", "sentence2"), ("image1", "image2"), ("path1", "path2"), ("query", "document"),
 )  # fmt: skip
+SIDED = (
+    ("image", "text"), ("image", "caption"), ("photo", "caption"), ("path", "caption"), ("image", "description"),
+)  # fmt: skip
+"""Pairs of an image and a text, unless a column of labels says otherwise."""
 MARKS = ("similar", "same", "label", "score")
 
 
@@ -40,6 +44,8 @@ class Layout:
     columns: tuple[str, ...]
     label: str | None
     """The column of labels, or of marks for marked pairs."""
+    kinds: tuple[str, ...] = ()
+    """The kind of each column, for two sides."""
 
     def unused(self, table: Table) -> list[str]:
         """Columns that mean nothing here."""
@@ -80,7 +86,7 @@ def _find_sides(table: Table, wishes: Wishes) -> tuple[str, ...] | None:
         return wishes.columns
     if wishes.columns is None:
         lower = {name.strip().lower(): name for name in table.columns}
-        for words in (TRIPLET, *PAIRS):
+        for words in (TRIPLET, *PAIRS, *_sided_names(table, wishes)):
             fits = count in (None, len(words)) and all(word in lower for word in words)
             if fits and (count is not None or words[0] == "anchor" or not _any_numbers(table, words, lower)):
                 return tuple(lower[word] for word in words)
@@ -90,6 +96,13 @@ def _find_sides(table: Table, wishes: Wishes) -> tuple[str, ...] | None:
             f"Its columns are {table.listed()}; say which with --columns."
         )
     return None
+
+
+def _sided_names(table: Table, wishes: Wishes) -> Sequence[tuple[str, str]]:
+    """Names that pairs of two kinds go by: where pairs are asked for, or nothing else is."""
+    if wishes.form == "pairs" or (wishes.labelled and wishes.form is None and not _named(table, LABELS)):
+        return SIDED
+    return ()
 
 
 def _any_numbers(table: Table, words: Sequence[str], lower: dict[str, str]) -> bool:
@@ -104,6 +117,9 @@ def _tuple_layout(table: Table, sides: tuple[str, ...], wishes: Wishes) -> Layou
             f"{(numeric or sides)[0]!r} holds numbers. Give rows of features with a label instead (--form "
             f"labels)."
         )
+    kinds = tuple("image" if holds_paths(table, name) else "text" for name in sides)
+    if _are_separate(table, sides, kinds, wishes):
+        return Layout("pairs", "sides", sides, None, kinds)
     kind = wishes.kind or ("image" if all(holds_paths(table, name) for name in sides) else "text")
     if len(sides) == 3:
         return Layout("triplets", kind, sides, None)
@@ -114,6 +130,26 @@ def _tuple_layout(table: Table, sides: tuple[str, ...], wishes: Wishes) -> Layou
             f"{', '.join(MARKS)}. Its columns are {table.listed()}; say which with --label."
         )
     return Layout("pairs" if mark is None else "marked-pairs", kind, sides, mark)
+
+
+def _are_separate(table: Table, sides: tuple[str, ...], kinds: tuple[str, ...], wishes: Wishes) -> bool:
+    """Whether the columns are two sides with an encoder each: where asked for, or where their kinds differ."""
+    differ = len(sides) == 2 and len(set(kinds)) == 2 and wishes.kind is None
+    if differ and wishes.towers == "shared":
+        raise InputError(
+            f"--towers is 'shared', but {table.source} pairs {kinds[0]}s in {sides[0]!r} with {kinds[1]}s in "
+            f"{sides[1]!r}; one encoder cannot take both. Say --towers separate, or nothing."
+        )
+    if not differ and wishes.towers != "separate":
+        return False
+    mark = None if wishes.form == "pairs" or len(sides) == 3 else wishes.label or _find_mark(table, sides)
+    if len(sides) == 3 or mark is not None or wishes.form not in (None, "pairs"):
+        given = "triplets" if len(sides) == 3 else "marked pairs"
+        raise InputError(
+            f"{table.source} holds {given}, and two towers take positive pairs alone. "
+            "Say --form pairs --columns LEFT RIGHT, or --towers shared."
+        )
+    return True
 
 
 def _find_mark(table: Table, sides: tuple[str, ...]) -> str | None:

@@ -55,7 +55,8 @@ def read_lines(path: Path, source: str, wishes: Wishes) -> Records:
     if wishes.labelled:
         raise DataError(
             f"{source} is a file with a text a line, which has no labels; give a table with a text and a "
-            f"label column, or a folder with a subfolder of .txt files for each class."
+            f"label column, or a folder with a subfolder of .txt files for each class. Training without labels takes "
+            f"--views 2."
         )
     lines = _read_text(path, allow_empty=True).rstrip().splitlines()
     if not lines:
@@ -113,7 +114,7 @@ def _no_subfolders(source: str, count: str, found: list[Path]) -> str:
     return (
         f"{source} holds {count} but no subfolders, so nothing says which belong together. Expected is a "
         f"subfolder for each class ({base}/first/{one}, {base}/second/{other}), or a table with a column of "
-        f"paths and a column of labels."
+        f"paths and a column of labels. Training without labels takes --views 2."
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tercet.data.images import BUDGET_BYTES, ImageCache, Progress
 from tercet.data.randomness import keyed_draws
+from tercet.data.sides import SIDES, SidesLoader
 from tercet.errors import DataError, InputError
 
 Positions = Sequence[int] | np.ndarray
@@ -46,6 +47,8 @@ def make_loader(options: EncoderOptions, items: Sequence[Any], budget_bytes: int
     Raises:
         InputError: the options are not complete.
     """
+    if options.input == SIDES:
+        return SidesLoader(items, lambda side, values: make_loader(options.towers[side], values, budget_bytes))  # type: ignore[attr-defined]
     if options.input == "tensor" or _gives_tensors(items):
         return TensorLoader(items)
     if options.input == "image":

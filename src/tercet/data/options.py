@@ -7,6 +7,10 @@ from dataclasses import dataclass, fields
 
 from tercet.errors import InputError
 
+_LIMITS = {"rotation_degrees": 90.0, "crop": 0.95, "hue": 0.5}
+COLOURS = ("saturation", "hue", "grey")
+"""The changes that need an image in colour."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,10 +30,26 @@ class Augmentation:
     """Multiply the differences from the image's mean by between 1 - this and 1 + this."""
     erase: float = 0.0
     """Probability that a rectangle of 2 to 20 % of the image is replaced by the image's mean."""
+    crop: float = 0.0
+    """Keep a random rectangle, from all of the image to all but this share of its area, and enlarge it to the whole \
+(at most 0.95)."""
+    saturation: float = 0.0
+    """Multiply the differences from grey by between 1 - this and 1 + this (images in colour)."""
+    hue: float = 0.0
+    """Turn the colours by up to this share of the colour circle, either way (images in colour; at most 0.5)."""
+    grey: float = 0.0
+    """Probability that an image in colour becomes grey."""
+    blur: float = 0.0
+    """Probability that the image is blurred, by up to 1 % of its longer side."""
 
     def __post_init__(self) -> None:
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
-            limit = 90.0 if field.name == "rotation_degrees" else 1.0
+            limit = _LIMITS.get(field.name, 1.0)
             if not (math.isfinite(value) and 0 <= value <= limit):
                 raise InputError(f"{field.name} is {value}; allowed is a number from 0 to {limit:g}.")
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every change is turned off."""
+        return not any(getattr(self, field.name) for field in fields(self))

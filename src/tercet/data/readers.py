@@ -11,7 +11,7 @@ from tercet.data.folders import read_folder, read_image, read_lines
 from tercet.data.objects import read_objects
 from tercet.data.records import Records
 from tercet.data.tables import read_table
-from tercet.data.wishes import FORMS, IMAGE_SUFFIXES, KINDS, TABLE_SUFFIXES, Wishes
+from tercet.data.wishes import FORMS, IMAGE_SUFFIXES, KINDS, TABLE_SUFFIXES, TOWERS, Wishes
 from tercet.errors import DataError, InputError, check_choice, suggest
 
 
@@ -24,6 +24,7 @@ def read(
     columns: Sequence[str] | None = None,
     root: str | Path | None = None,
     labelled: bool = True,
+    towers: str | None = None,
 ) -> Records:
     """Records of a folder, a file or Python objects.
 
@@ -42,6 +43,8 @@ def read(
             one.
         labelled: whether labels, triplets or pairs are needed. If not, labels are still taken where they are
             plain.
+        towers: whether the two columns of positive pairs are of one kind, whose items are encoded alike ("shared"), or
+            two sides with an encoder each ("separate"); otherwise separate where one holds images and one texts.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or line.
@@ -53,10 +56,15 @@ def read(
         check_choice("--kind", kind, KINDS)
     if form is not None:
         check_choice("--form", form, FORMS)
+    if towers is not None:
+        check_choice("--towers", towers, TOWERS)
     named = None if columns is None else tuple(columns)
-    wishes = Wishes(kind, form, label, named, None if root is None else Path(root), labelled and form != "items")
+    labelled = labelled and form != "items"
+    wishes = Wishes(kind, form, label, named, None if root is None else Path(root), labelled, towers)
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), str(source), wishes)
+    if towers is not None:
+        raise InputError("towers is for a table with two columns of positive pairs; the source is no table.")
     return read_objects(source, wishes)
 
 
@@ -87,7 +95,7 @@ def _near(path: Path) -> str:
 
 
 def _refuse_table_options(source: str, wishes: Wishes) -> None:
-    given = {"--label": wishes.label, "--columns": wishes.columns, "--root": wishes.root}
+    given = {"--label": wishes.label, "--columns": wishes.columns, "--root": wishes.root, "--towers": wishes.towers}
     named = [option for option, value in given.items() if value is not None]
     if named:
         raise InputError(f"{' and '.join(named)} can only be given for a table; {source} is none.")

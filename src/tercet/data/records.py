@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.sides import SIDES, Sided
 from tercet.errors import DataError
 
-NOUNS = {"image": "image", "text": "text", "tabular": "row", "tensor": "item"}
+NOUNS = {SIDES: "item", "image": "image", "text": "text", "tabular": "row", "tensor": "item"}
 NAME_LENGTH = 60  # characters of a text that name it in reports
 
 
@@ -29,10 +30,10 @@ class Records:
     """Items of one kind with their labels, triplets or pairs (N items, F features, T triplets or pairs)."""
 
     kind: str
-    """"image", "text", "tabular" or "tensor"."""
+    """"image", "text", "tabular", "tensor", or "sides": positive pairs of two sides with an encoder each."""
     items: Any
     """Image: paths (or Pillow images, or uint8 arrays). Text: str. Tabular: float32 array of shape (N, F).
-    Tensor: a torch Dataset that gives the input of item i."""
+    Tensor: a torch Dataset that gives the input of item i. Sides: a list of `Sided`, left ones first."""
     names: Sequence[str]
     """What to call item i in reports and indexes."""
     labels: np.ndarray | None
@@ -43,7 +44,7 @@ class Records:
     similar: np.ndarray | None
     """bool of shape (T,), for pairs marked similar or not."""
     columns: tuple[str, ...]
-    """Names of the F feature columns of a table of numbers."""
+    """Names of the F feature columns of a table of numbers; of two sides their names."""
     skipped: tuple[Skipped, ...]
     source: str
     """As the user gave it."""
@@ -85,6 +86,18 @@ class Records:
             raise DataError(f"{self.source} holds neither triplets nor pairs: take items with take().")
         chosen = self._pick_tuples(np.asarray(list(rows), dtype=np.int64))
         return chosen.described(f"taken from {self.source}")
+
+    def of_side(self, side: int) -> Records:
+        """The items of one of two sides, as records of its own kind without pairs."""
+        own = [i for i, item in enumerate(self.items) if item.side == side]
+        values, names = [self.items[i].value for i in own], [self.names[i] for i in own]
+        kind = self.items[own[0]].kind if own else "text"
+        return replace(self, kind=kind, items=values, names=names, tuples=None, columns=())
+
+    def as_side(self, side: int, names: tuple[str, ...]) -> Records:
+        """Items of one kind as those of one of two sides of these names."""
+        items = [Sided(side, self.kind, value) for value in self.items]
+        return replace(self, kind=SIDES, items=items, columns=names)
 
     def without(self, bad: Iterable[tuple[int, str]]) -> Records:
         """The records without these items (position, reason) and without any triplet or pair that uses them.
@@ -190,6 +203,8 @@ def _fingerprint(kind: str, item: Any) -> int:
 
 
 def _content(kind: str, item: Any) -> bytes:
+    if isinstance(item, Sided):
+        return _content(item.kind, item.value)
     if isinstance(item, str):
         return Path(item).read_bytes() if kind == "image" else item.encode()
     array = np.ascontiguousarray(np.asarray(item))

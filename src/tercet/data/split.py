@@ -19,10 +19,10 @@ def hold_out(records: Records, share: float = 0.2, by: str = "auto", seed: int =
 
     Labels: whole classes where there are at least 5, of which 4 with two samples; otherwise samples of each
     class that has at least 4. Triplets and pairs: so that no item is on both sides where that is possible;
-    otherwise row by row.
+    otherwise row by row. Items without labels: so many of them.
 
     Args:
-        records: labelled items, triplets or pairs.
+        records: items, triplets or pairs.
         share: how much to hold out, about; between 0 and 1.
         by: "class", "row", or "auto".
         seed: decides the draw.
@@ -36,7 +36,7 @@ def hold_out(records: Records, share: float = 0.2, by: str = "auto", seed: int =
         raise InputError(f"share is {share}; allowed is a number between 0 and 1.")
     generator = keyed(seed, "split")
     if records.form == "items":
-        raise DataError(f"{records.source} has no labels, so no part of it can be held out for validation.")
+        return _by_item(records, share, by, generator)
     if records.tuples is not None:
         return _by_tuples(records, share, by, generator)
     assert records.labels is not None
@@ -88,6 +88,22 @@ def _by_row(records: Records, counts: np.ndarray, share: float, generator: np.ra
         f"{plural(len(giving), 'class')}{aside}. Training sees these classes."
     )
     return records.take(train), records.take(out), sentence
+
+
+def _by_item(records: Records, share: float, by: str, generator: np.random.Generator) -> Held:
+    if by == "class":
+        raise InputError(f"by is 'class', but {records.source} has no labels; allowed are 'row' and 'auto'.")
+    total = len(records)
+    if total < 4:
+        raise DataError(
+            f"{records.source} holds {total} items without labels; to hold two out, and to train on two, at least 4 "
+            "are needed. Give validation data of its own."
+        )
+    number = min(max(2, round(share * total)), total - 2)
+    chosen = np.sort(generator.permutation(total)[:number])
+    left = np.setdiff1d(np.arange(total), chosen)
+    sentence = f"Held out for validation: {number:,} of {total:,} items, which training does not see."
+    return records.take(left), records.take(chosen), sentence
 
 
 def _by_tuples(records: Records, share: float, by: str, generator: np.random.Generator) -> Held:

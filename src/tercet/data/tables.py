@@ -10,6 +10,7 @@ import numpy as np
 
 from tercet.data.columns import Layout, find_layout
 from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
+from tercet.data.sides import SIDES, Sided
 from tercet.data.tablefiles import Table, load_table
 from tercet.data.wishes import Wishes
 from tercet.errors import DataError
@@ -22,7 +23,11 @@ def read_table(path: Path, source: str, wishes: Wishes) -> Records:
     table = load_table(path, source)
     layout = find_layout(table, wishes)
     folders = [wishes.root] if wishes.root is not None else [path.parent, Path()]
-    if layout.form in ("triplets", "pairs", "marked-pairs"):
+    if wishes.towers is not None and layout.form in ("labels", "items"):
+        raise DataError(f"{source} holds {layout.form}, and --towers is for two columns of positive pairs.")
+    if layout.kind == SIDES:
+        records = _read_sides(table, layout, folders)
+    elif layout.form in ("triplets", "pairs", "marked-pairs"):
         records = _read_tuples(table, layout, folders)
     else:
         labels, classes = (None, ()) if layout.label is None else _read_labels(table, layout.label, wishes)
@@ -33,6 +38,10 @@ def read_table(path: Path, source: str, wishes: Wishes) -> Records:
 
 def _meaning(table: Table, layout: Layout) -> str:
     """Which columns mean what, said aloud."""
+    if layout.kinds:
+        both = " with ".join(f"{kind}s in {name!r}" for kind, name in zip(layout.kinds, layout.columns, strict=True))
+        unused = layout.unused(table)
+        return f", pairs of {both}" + (f"; not used: {', '.join(unused)}" if unused else "")
     named = (layout.label,) if layout.form == "labels" else layout.columns
     meant = f", {layout.form.replace('-', ' ')} in {', '.join(map(repr, named))}"
     if len(named) > 3:
@@ -114,6 +123,28 @@ def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Recor
     records = Records(layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "")
     gone = sorted({int(codes[place]) for place in missing})
     return without_missing(_without_contradictions(records, table), gone, "say --root FOLDER for another")
+
+
+def _read_sides(table: Table, layout: Layout, folders: Sequence[Path]) -> Records:
+    """A row a pair of two sides. Within a side, equal texts and paths to one file are one item."""
+    items: list[Sided] = []
+    names: list[str] = []
+    tuples, gone = [], []
+    for side, (kind, column) in enumerate(zip(layout.kinds, layout.columns, strict=True)):
+        given = table.filled_texts(column)
+        values, missing = find_files(given, folders) if kind == "image" else (given, [])
+        place: dict[str, int] = {}
+        for value, word in zip(values, given, strict=True):
+            if value not in place:
+                place[value] = len(items)
+                items.append(Sided(side, kind, value))
+                names.append(word if kind == "image" else shorten(word))
+        tuples.append(np.array([place[value] for value in values], dtype=np.int64))
+        gone += [place[values[row]] for row in missing]
+    records = Records(
+        SIDES, items, names, None, (), np.stack(tuples, axis=1), None, layout.columns, (), table.source, ""
+    )  # fmt: skip
+    return without_missing(records, sorted(set(gone)), "say --root FOLDER for another")
 
 
 def _without_contradictions(records: Records, table: Table) -> Records:

@@ -11,6 +11,7 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
     ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",
 )  # fmt: skip
+TOWERS = ("shared", "separate")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -24,3 +25,4 @@ class Wishes:
     columns: tuple[str, ...] | None = None
     root: Path | None = None
     labelled: bool = True
+    towers: str | None = None

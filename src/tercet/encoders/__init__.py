@@ -10,6 +10,7 @@ _HOME = {
     "TextOptions": "options",
     "TabularOptions": "options",
     "CustomOptions": "options",
+    "TowersOptions": "options",
     "EncoderOptions": "options",
     "Encoder": "base",
     "CustomEncoder": "custom",

@@ -22,8 +22,16 @@ from torch import nn
 from tercet.encoders import images, texts
 from tercet.encoders.base import Encoder
 from tercet.encoders.custom import build_custom
-from tercet.encoders.options import CustomOptions, EncoderOptions, ImageOptions, TabularOptions, TextOptions
+from tercet.encoders.options import (
+    CustomOptions,
+    EncoderOptions,
+    ImageOptions,
+    TabularOptions,
+    TextOptions,
+    TowersOptions,
+)
 from tercet.encoders.tables import TableNetwork
+from tercet.encoders.towers import TwoTowers
 from tercet.errors import InputError
 
 Assets = dict[str, Any]
@@ -58,6 +66,8 @@ def prepare(options: EncoderOptions, records: TrainingData) -> tuple[EncoderOpti
         return _prepare_custom(options, records), {}
     if records.kind not in (options.input, "tensor"):
         raise InputError(f"The data are of kind {records.kind!r}, the encoder is for {options.input!r}; choose one.")
+    if isinstance(options, TowersOptions):
+        return _prepare_towers(options, records)
     if isinstance(options, ImageOptions):
         return _prepare_images(options, records)
     if records.kind == "tensor" and isinstance(options, TextOptions):
@@ -76,7 +86,14 @@ def build(options: EncoderOptions, assets: Assets, folder: Path | None = None) -
         folder: where `save_assets` wrote its files. Given, nothing outside it is read, and the weights are
             random until they are loaded; otherwise pretrained weights come from where the options say.
     """
-    if isinstance(options, ImageOptions):
+    if isinstance(options, TowersOptions):
+        homes = (None, None) if folder is None else (folder / "left", folder / "right")
+        left, right = (
+            build(tower, assets[side], home)
+            for tower, side, home in zip(options.towers, ("left", "right"), homes, strict=True)
+        )
+        encoder: Encoder = TwoTowers(options, left, right)
+    elif isinstance(options, ImageOptions):
         encoder = images.build_images(options, assets, folder)
     elif isinstance(options, TextOptions):
         encoder = texts.build_texts(options, assets, folder)
@@ -94,6 +111,14 @@ def fit_buffers(encoder: nn.Module, records: TrainingData) -> None:
         if not isinstance(rows, np.ndarray):
             rows = np.stack([np.asarray(rows[place]) for place in range(len(rows))])
         encoder.fit(torch.from_numpy(rows))
+
+
+def _prepare_towers(options: TowersOptions, records: Any) -> tuple[TowersOptions, Assets]:
+    (left, of_left), (right, of_right) = (
+        prepare(tower, records.of_side(side)) for side, tower in enumerate(options.towers)
+    )
+    completed = replace(options, left=left, right=right, sides=records.columns)  # type: ignore[arg-type]
+    return completed, {"left": of_left, "right": of_right}
 
 
 def _prepare_images(options: ImageOptions, records: TrainingData) -> tuple[ImageOptions, Assets]:

@@ -101,10 +101,15 @@ or mean."""
 less."""
     vocabulary: int = 20000
     """Most frequent words that the network from scratch knows; others share buckets by their hash."""
+    dropout: float = 0.0
+    """Share of a text's pooled features that the network from scratch sets to 0 while it trains; weights bring their \
+own."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "dim", "max_tokens", "vocabulary")
-        _check_weights(self, "vocabulary")
+        _check_weights(self, "vocabulary", "dropout")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}; allowed is a number from 0 up and below 1.")
         if self.pooling is not None:
             check_choice("pooling", self.pooling, ("mean", "max", "first"))
         if self.pooling == "first" and self.weights is None:
@@ -165,4 +170,43 @@ the data."""
             raise InputError(f"channels is {self.channels}; allowed are 1 and 3.")
 
 
-EncoderOptions = ImageOptions | TextOptions | TabularOptions | CustomOptions
+@dataclass(frozen=True)
+class TowersOptions:
+    """Two encoders, one for each side of pairs, whose embeddings share a space: so their length and scale agree."""
+
+    kind: ClassVar[str] = "towers"
+    input: ClassVar[str] = "sides"
+
+    left: ImageOptions | TextOptions = field(default_factory=ImageOptions)
+    """The encoder of the left side."""
+    right: ImageOptions | TextOptions = field(default_factory=TextOptions)
+    """The encoder of the right side."""
+    sides: tuple[str, ...] = ("left", "right")
+    """What the sides are called: the columns that held them."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "normalize"):
+            left, right = getattr(self.left, name), getattr(self.right, name)
+            if left != right:
+                raise InputError(
+                    f"{name} is {left} for the left tower and {right} for the right one; they share a space, so it "
+                    f"must be the same. Set --{self.left.kind}.{name} and --{self.right.kind}.{name} alike."
+                )
+
+    @property
+    def towers(self) -> tuple[ImageOptions | TextOptions, ImageOptions | TextOptions]:
+        """Both, the left one first."""
+        return self.left, self.right
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.left.dim
+
+    @property
+    def normalize(self) -> bool:
+        """Whether embeddings are scaled to length 1."""
+        return self.left.normalize
+
+
+EncoderOptions = ImageOptions | TextOptions | TabularOptions | CustomOptions | TowersOptions

@@ -39,7 +39,7 @@ def find_vocabulary(texts: Iterable[str], size: int) -> list[str]:
 
 
 class BagOfWords(Encoder):
-    """Embeddings of words, pooled, normalised, and a head.
+    """Embeddings of words, pooled, normalised, perhaps with dropout, and a head.
 
     Words that are not in the vocabulary share 1,024 buckets by their hash. Takes a list of texts, or what
     `tokens` made of one.
@@ -53,6 +53,7 @@ class BagOfWords(Encoder):
         self.place = {word: number for number, word in enumerate(assets["vocabulary"])}
         self.words = nn.EmbeddingBag(len(self.place) + BUCKETS, WIDTH, mode=options.pooling)
         self.norm = nn.LayerNorm(WIDTH)
+        self.dropout = nn.Dropout(options.dropout)
         self.head = make_head(options.head, WIDTH, options.dim)
 
     def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -66,7 +67,7 @@ class BagOfWords(Encoder):
     def embed(self, batch: Sequence[str] | dict[str, torch.Tensor]) -> torch.Tensor:
         """Embeddings before normalisation."""
         tokens = batch if isinstance(batch, dict) else self.tokens(batch)
-        return self.head(self.norm(self.words(tokens["numbers"], tokens["starts"])))
+        return self.head(self.dropout(self.norm(self.words(tokens["numbers"], tokens["starts"]))))
 
     def _number(self, word: str) -> int:
         known = self.place.get(word)

@@ -1,5 +1,6 @@
 """Evaluation of embeddings: retrieval, verification, and the intervals around both."""
 
+from tercet.evaluation.across import evaluate_across, pairs_across
 from tercet.evaluation.evaluation import Evaluation, evaluate_embeddings, evaluate_tuples
 from tercet.evaluation.intervals import mean_intervals, verification_intervals
 from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
@@ -9,6 +10,8 @@ from tercet.evaluation.verification import Verification, calibrate, verification
 __all__ = [
     "evaluate_embeddings",
     "evaluate_tuples",
+    "evaluate_across",
+    "pairs_across",
     "Evaluation",
     "retrieval",
     "Retrieval",

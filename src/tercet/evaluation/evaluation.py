@@ -102,7 +102,7 @@ def evaluate_embeddings(
         settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed},
     )
     pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
-    return _with_verification(of_queries, pairs, threshold, seed, intervals)
+    return with_verification(of_queries, pairs, threshold, seed, intervals)
 
 
 def evaluate_tuples(
@@ -146,10 +146,10 @@ def evaluate_tuples(
         intervals=mean_intervals(figures, rows, seed=seed) if intervals else {},
         settings={"distance": resolve(distance).name, "seed": seed},
     )
-    return _with_verification(of_rows, pairs, threshold, seed, intervals)
+    return with_verification(of_rows, pairs, threshold, seed, intervals)
 
 
-def _with_verification(
+def with_verification(
     found: Evaluation, pairs: Pairs, threshold: float | None, seed: int, intervals: bool
 ) -> Evaluation:
     """Add what pairs tell to what was found from queries or triplets."""

@@ -53,6 +53,7 @@ class Index:
         approximate: a faiss index over the vectors, or None for exact search.
         recall: the share of the 10 nearest that the approximate search finds, measured on some of the items.
         components: the map of a Mahalanobis distance, of shape (k, D).
+        side: which side of a run with two towers the items are of; queries are of the other.
 
     Raises:
         InputError: vectors that the distance cannot compare.
@@ -67,6 +68,7 @@ class Index:
     approximate: ApproximateNeighbors | None = None
     recall: float | None = None
     components: np.ndarray | None = None
+    side: str | None = None
 
     def __post_init__(self) -> None:
         self.metric.check_rows(torch.from_numpy(self.vectors), "the index")
@@ -131,6 +133,7 @@ class Index:
             "items": len(self.names), "dimensions": int(self.vectors.shape[1]),
             "approximate": self.approximate is not None, "recall": self.recall,
         }  # fmt: skip
+        manifest |= {} if self.side is None else {"side": self.side}
         with files.new_folder(folder) as target:
             tensors = {"vectors": self.vectors} | ({} if self.components is None else {"components": self.components})
             files.write_tensors(
@@ -168,7 +171,7 @@ class Index:
         labels = items["label"].to_pylist() if "label" in items.column_names else None
         keys = ("run", "weights", "distance", "recall")
         return cls(vectors, items["name"].to_pylist(), labels, **{key: manifest[key] for key in keys},
-                   approximate=approximate, components=arrays.get("components"))  # fmt: skip
+                   approximate=approximate, components=arrays.get("components"), side=manifest.get("side"))  # fmt: skip
 
     def check_weights(self, weights: str) -> None:
         """Refuse a run whose weights are not those that made this index.

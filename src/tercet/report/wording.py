@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 THIN = "\u202f"  # a narrow space that does not break: between a number and its %
 
@@ -56,7 +56,19 @@ def compared_metrics(names: set[str]) -> list[Metric]:
     """The metrics of these that tell before from after, in the order of the table."""
     ks = sorted(int(found[1]) for name in names if (found := re.fullmatch(r"recall_at_(\d+)", name)))
     recall = [Metric(f"recall_at_{k}", f"Recall@{k}", _nearest(k)) for k in ks]
-    return [metric for metric in (*TRIPLETS, *VERIFICATION, *recall, *RETRIEVAL) if metric.name in names]
+    listed = [metric for metric in (*TRIPLETS, *VERIFICATION, *recall, *RETRIEVAL) if metric.name in names]
+    return listed + _of_directions(names)
+
+
+def _of_directions(names: set[str]) -> list[Metric]:
+    """The metrics of two sides, such as "image_to_text.map_at_r": of images as queries among texts."""
+    found = []
+    for name in sorted(names):
+        direction, dot, metric = name.rpartition(".")
+        if dot and "_to_" in direction:
+            words = direction.replace("_", " ")
+            found += [replace(one, name=name, title=f"{one.title}, {words}") for one in compared_metrics({metric})]
+    return found
 
 
 def metric_of(name: str) -> Metric:

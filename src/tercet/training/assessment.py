@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from tercet.data.records import Records
-from tercet.evaluation import Evaluation, evaluate_embeddings, evaluate_tuples
+from tercet.data.sides import SIDES
+from tercet.evaluation import (
+    Evaluation,
+    Pairs,
+    all_pairs,
+    evaluate_across,
+    evaluate_embeddings,
+    evaluate_tuples,
+    given_pairs,
+    pairs_across,
+)
 from tercet.training.model import Readable
 from tercet.training.supervision import labels_of
 
@@ -27,6 +37,7 @@ LARGER_IS_BETTER = {
 }
 SELECTIONS = {
     "labels": ("map_at_r", "recall_at_1", "auc", "eer"),
+    "items": ("map_at_r", "recall_at_1", "auc", "eer"),
     "pairs": ("map_at_r", "recall_at_1", "auc", "eer"),
     "triplets": ("triplet_accuracy", "auc", "eer"),
     "marked-pairs": ("auc", "eer"),
@@ -59,11 +70,33 @@ def evaluate_vectors(
 ) -> Evaluation:
     """The evaluation that the records' form asks for, of embeddings of shape (N, D)."""
     settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals}
+    if records.kind == SIDES:
+        sides = _sides_of(records)
+        pairs = pairs_across(vectors, labels_of(records), sides, distance, _most_pairs(intervals))
+        left, right = records.columns
+        return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
     if records.form in ("labels", "pairs"):
-        most_pairs = MOST_PAIRS if intervals else MOST_PAIRS_WHILE_TRAINING
-        return evaluate_embeddings(vectors, labels_of(records), max_pairs=most_pairs, **settings)
+        return evaluate_embeddings(vectors, labels_of(records), max_pairs=_most_pairs(intervals), **settings)
     assert records.tuples is not None
     return evaluate_tuples(vectors, records.tuples, records.similar, **settings)
+
+
+def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
+    """The pairs that the threshold for same or different is calibrated on."""
+    if records.kind == SIDES:
+        return pairs_across(vectors, labels_of(records), _sides_of(records), distance)
+    if records.form in ("labels", "pairs"):
+        return all_pairs(vectors, labels_of(records), distance)
+    assert records.tuples is not None
+    return given_pairs(vectors, records.tuples, records.similar, distance)
+
+
+def _sides_of(records: Records) -> np.ndarray:
+    return np.array([item.side for item in records.items])
+
+
+def _most_pairs(intervals: bool) -> int:
+    return MOST_PAIRS if intervals else MOST_PAIRS_WHILE_TRAINING
 
 
 def assess(vectors: np.ndarray, records: Records, distance: Any, threshold: float | None) -> Assessment:
@@ -72,13 +105,18 @@ def assess(vectors: np.ndarray, records: Records, distance: Any, threshold: floa
     return Assessment(evaluation, records.count(), _shown(evaluation, records))
 
 
+def has_raw(records: Records) -> bool:
+    """Whether the inputs can be compared without learning: not an image with a text."""
+    return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
+
+
 def assess_raw(data: Readable) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves, without any learning.
 
     Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
     Tables: Euclidean distance of standardised columns. Anything else: Euclidean distance of the flattened inputs.
     """
-    kind = data.records.kind
+    kind = _raw_kind(data.records)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
     found = assess(_raw_vectors(data), data.records, distance, None)
@@ -94,13 +132,19 @@ def better(metric: str, value: float | None, than: float | None) -> bool:
     return value > than if LARGER_IS_BETTER[metric] else value < than
 
 
+def _raw_kind(records: Records) -> str:
+    return "text" if records.kind == SIDES else records.kind
+
+
 def _raw_vectors(data: Readable) -> np.ndarray:
     positions = np.arange(len(data.records))
-    if data.records.kind == "text":
+    if _raw_kind(data.records) == "text":
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         words = TfidfVectorizer(max_features=2048, dtype=np.float32, token_pattern=r"(?u)\b\w+\b")
-        return words.fit_transform(data.loader.batch(positions)).toarray()
+        items = data.records.items
+        texts = [item.value for item in items] if data.records.kind == SIDES else data.loader.batch(positions)
+        return words.fit_transform(texts).toarray()
     flat = [np.asarray(data.loader.batch(positions[i : i + 256])).reshape(len(positions[i : i + 256]), -1)
             for i in range(0, len(positions), 256)]  # fmt: skip
     vectors = np.concatenate(flat).astype(np.float32)
@@ -123,10 +167,12 @@ def _show(records: Records, position: int) -> dict[str, str]:
     shown = {"name": str(records.names[position])}
     if records.labels is not None:
         shown["class"] = records.classes[records.labels[position]]
-    if records.kind == "image":
-        shown["thumbnail"] = thumbnail(records.items[position])
-    elif records.kind == "text":
-        shown["text"] = str(records.items[position])[:400]
+    item = records.items[position]
+    kind, item = (item.kind, item.value) if records.kind == SIDES else (records.kind, item)
+    if kind == "image":
+        shown["thumbnail"] = thumbnail(item)
+    elif kind == "text":
+        shown["text"] = str(item)[:400]
     elif records.kind == "tabular":
         values = zip(records.columns, records.items[position], strict=True)
         shown["text"] = ", ".join(f"{name} {value:.4g}" for name, value in list(values)[:12])

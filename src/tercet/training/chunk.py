@@ -31,9 +31,11 @@ UNKNOWN_BYTES = 2 * 1024**3
 
 
 def items_in_batch(options: BatchOptions, records: Records) -> int:
-    """How many items a batch holds, at most."""
+    """How many items a batch holds, at most; each view of one counts."""
+    if records.form == "items":
+        return min(options.rows_per_batch, len(records)) * options.views
     if records.tuples is None:
-        return options.classes_per_batch * options.samples_per_class
+        return options.classes_per_batch * options.samples_per_class * options.views
     return min(options.rows_per_batch * records.tuples.shape[1], len(records))
 
 

@@ -24,6 +24,7 @@ from tercet.encoders.options import (
     ImageOptions,
     TabularOptions,
     TextOptions,
+    TowersOptions,
 )
 from tercet.errors import ConfigError, RunError, suggest
 from tercet.mining.options import MiningOptions
@@ -75,6 +76,7 @@ ENCODERS: dict[str, type] = {
     "text": TextOptions,
     "tabular": TabularOptions,
     "custom": CustomOptions,
+    "towers": TowersOptions,
 }
 
 
@@ -85,14 +87,19 @@ class DataOptions:
     kind: Literal["image", "text", "tabular"] | None = None
     """What the items are; found out when left open."""
 
-    form: Literal["labels", "triplets", "pairs", "marked-pairs"] | None = None
-    """What says which items are alike; found out when left open."""
+    form: Literal["labels", "triplets", "pairs", "marked-pairs", "items"] | None = None
+    """What says which items are alike; found out when left open. items: nothing does, whatever labels there are; only \
+an item's views are alike (views)."""
 
     label: str | None = None
     """The column of a table that holds the labels; found out when left open."""
 
     columns: tuple[str, ...] | None = None
     """The columns of a table that hold the items: one of paths or texts, or several of numbers."""
+
+    towers: Literal["shared", "separate"] | None = None
+    """Positive pairs: one encoder for both columns, or one for each, whose embeddings share a space; separate when \
+left open where one column holds images and the other texts, otherwise shared."""
 
     root: str | None = None
     """The folder that paths in a table start from; the table's own folder when left open."""
@@ -183,7 +190,7 @@ class BatchOptions:
     """K: how many samples of each class a batch holds (labelled data)."""
 
     rows_per_batch: int = 64
-    """How many triplets or pairs a batch holds (tables of triplets or pairs)."""
+    """How many triplets or pairs a batch holds (tables of triplets or pairs), or how many items without labels."""
 
     singletons: Literal["negatives", "drop"] = "negatives"
     """A class with one sample serves as negatives only, or is dropped."""
@@ -206,7 +213,16 @@ momentum, such as 0.999; from the encoder itself if 0."""
 
     batch_size: int | None = None
     """How many items a batch holds, instead of classes_per_batch, which follows from it; or how many rows of a table \
-of triplets or pairs."""
+of triplets or pairs. With views, each item is there so many times."""
+
+    views: int = 1
+    """How many times each item is in its batch, changed anew each time: 2 or more learn from items without labels, \
+where an item's views are what is alike. Images differ by augmentation, texts by the encoder's dropout, rows of \
+numbers by corruption."""
+
+    corruption: float | None = None
+    """With views of a table of numbers: the share of the features that take the value of another row, in all views of \
+an item but its first; 0.6 when left open."""
 
     chunk: int | None = None
     """How many items the encoder takes at a time, at most; a larger batch goes through it in parts, and twice. When \
@@ -370,6 +386,13 @@ def _faults(config: Config) -> list[str]:
         ("mine_every", batch.mine_every, batch.mine_every >= 0, "0 or more"),
         ("memory", batch.memory, batch.memory >= 0, "0 or more"),
         ("memory_warmup", batch.memory_warmup, batch.memory_warmup is None or batch.memory_warmup >= 0, "0 or more"),
+        ("views", batch.views, batch.views >= 1, "1 or more"),
+        (
+            "corruption",
+            batch.corruption,
+            batch.corruption is None or 0 <= batch.corruption < 1,
+            "0 or more and below 1",
+        ),
         ("momentum", batch.momentum, 0 <= batch.momentum < 1, "0 or more and below 1"),
         ("steps", training.steps, training.steps is None or training.steps >= 1, "1 or more"),
         ("epochs", training.epochs, training.epochs is None or training.epochs >= 1, "1 or more"),
@@ -397,6 +420,8 @@ def _faults(config: Config) -> list[str]:
     if config.mine != MiningOptions() and not batch.mine_every:
         faults.append("rules of mine are given, and nothing is mined without mine_every; give mine_every too")
     faults += misplaced(loss)
+    if batch.corruption is not None and batch.views == 1:
+        faults.append("corruption does nothing without views; give views too, such as 2")
     if loss.distance == "mahalanobis" and config.custom_loss is None:
         faults.append(NO_MAP)
     if training.steps is not None and training.epochs is not None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tercet.collectives import ALONE, Ranks
 from tercet.data.augmentation import Augmentation, draw
+from tercet.data.corruption import corrupt
+from tercet.data.sides import TwoSides
 from tercet.training.loading import Loading
 from tercet.training.miner import Miner
 from tercet.training.model import Readable
@@ -55,16 +57,17 @@ class Feed:
         augmentation: of images.
         seed: of the run.
         workers: processes that load, see `Loading`.
+        corruption: share of the features of a row of numbers that change in all views of it but the first.
         miner: mines when it is due; batches after that are not dealt ahead of it.
         ranks: which share the rows of a batch.
     """
 
     def __init__(
         self, supervision: Supervision, train: Readable, augmentation: Augmentation, seed: int, workers: int = 0,
-        miner: Miner | None = None, ranks: Ranks = ALONE,
+        corruption: float | None = None, miner: Miner | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         self.supervision, self.train, self.augmentation, self.seed = supervision, train, augmentation, seed
-        self.miner, self.ranks = miner, ranks
+        self.corruption, self.miner, self.ranks = corruption, miner, ranks
         self.loading = Loading(train.loader, seed, workers)
         self._dealt: deque[Dealt] = deque()
         self._state = supervision.sampler.state()
@@ -82,7 +85,21 @@ class Feed:
         if self.train.records.kind == "image":
             changes = draw(self.augmentation, len(dealt.batch.positions), self.seed, step)
             inputs = Pictures(inputs, changes[dealt.rows])
+        elif isinstance(inputs, TwoSides):
+            inputs = self._pictured(inputs, step)
+        elif self.corruption:
+            spared, first = len(dealt.batch.positions) // dealt.batch.views, dealt.rows.start
+            inputs = corrupt(inputs, self.train.records.items, self.corruption, self.seed, step, spared, first)
         return Fed(dealt.epoch, dealt.batch, inputs, dealt.rows)
+
+    def _pictured(self, inputs: TwoSides, step: int) -> TwoSides:
+        """The batch with the images of either side as `Pictures`."""
+        changes = draw(self.augmentation, inputs.n_left + inputs.n_right, self.seed, step)
+        parts = [
+            Pictures(part, own) if isinstance(part, Tensor) else part
+            for part, own in ((inputs.left, changes[: inputs.n_left]), (inputs.right, changes[inputs.n_left :]))
+        ]
+        return TwoSides(parts[0], parts[1], inputs.n_left, inputs.n_right)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the batch after the last one that was given, as plain JSON."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.data.records import plural
+from tercet.data.sides import TwoSides
 from tercet.errors import InputError
 from tercet.training.dropout import KeyedDraws
 
@@ -64,9 +65,16 @@ def cached_step(
     Raises:
         InputError: the inputs cannot be cut into chunks.
     """
-    if chunk is None or chunk >= count:
+    sections = inputs.sections if isinstance(inputs, TwoSides) else [slice(0, count)]  # a tower draws for its own rows
+    if len(sections) == 1 and (chunk is None or chunk >= count):
         return _plain_step(encode, inputs, loss, KeyedDraws(seed, step, slice(first, first + count)))
-    parts = cut(count, chunk)
+    if chunk is None or chunk >= count:
+        return _step_by_sections(encode, inputs, count, loss, [KeyedDraws(seed, step, rows) for rows in sections])
+    parts = [
+        slice(rows.start + part.start, rows.start + part.stop)
+        for rows in sections
+        for part in cut(rows.stop - rows.start, chunk)
+    ]
     put_back = buffers_as_now(encoder)
     draws = [KeyedDraws(seed, step, slice(first + rows.start, first + rows.stop)) for rows in parts]
     pairs = list(zip(parts, draws, strict=True))
@@ -101,6 +109,8 @@ def take(batch: Any, rows: slice, count: int) -> Any:
     Raises:
         InputError: a part of the batch does not have `count` rows.
     """
+    if isinstance(batch, TwoSides):
+        return batch.cut(rows, take)
     if isinstance(batch, Mapping):
         return {key: take(value, rows, count) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)) and any(isinstance(value, (Tensor, Mapping)) for value in batch):
@@ -159,6 +169,26 @@ def _plain_step(
     value, said = loss(embeddings)
     with draws:  # for what the backward pass computes anew: see KeyedDraws
         value.backward()
+    return value, said
+
+
+def _step_by_sections(
+    encode: Callable[[Any], Tensor],
+    inputs: Any,
+    count: int,
+    loss: Callable[[Tensor], tuple[Tensor, S]],
+    sections: list[KeyedDraws],
+) -> tuple[Tensor, S]:
+    """The whole batch in one graph, each side of it with the draws of its rows.
+
+    An encoder that computes anew in the backward pass (torch.utils.checkpoint) and draws there is not provided for.
+    """
+    parts = []
+    for draws in sections:
+        with draws:
+            parts.append(encode(take(inputs, draws.rows, count)))
+    value, said = loss(torch.cat(parts))
+    value.backward()
     return value, said
 
 

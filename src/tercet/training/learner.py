@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tercet.collectives import ALONE, Ranks
 from tercet.data.augmentation import augment
+from tercet.data.sides import TwoSides
 from tercet.errors import TrainingError
 from tercet.losses import TripletLoss
 from tercet.losses.base import BatchLoss
@@ -126,11 +127,18 @@ class Learner:
     def _encode(self, inputs: Any, encoder: nn.Module | None = None) -> Tensor:
         """Embeddings of a batch or a part of it; images are changed by what was drawn for them."""
         device = self.model.device
-        if isinstance(inputs, Pictures):
-            inputs = augment(inputs.pixels.to(device), inputs.changes.to(device), self.config.augmentation)
+        changed = self._changed(inputs)
         with mixed_precision(device, self.config.training.precision):
-            found: Tensor = (encoder or self.model.encoder)(move(inputs, device))
+            found: Tensor = (encoder or self.model.encoder)(move(changed, device))
             return found
+
+    def _changed(self, inputs: Any) -> Any:
+        if isinstance(inputs, TwoSides):
+            return inputs.each(self._changed)
+        if not isinstance(inputs, Pictures):
+            return inputs
+        device = self.model.device
+        return augment(inputs.pixels.to(device), inputs.changes.to(device), self.config.augmentation)
 
 
 def make_optimizer(modules: nn.ModuleDict, weight_decay: float) -> torch.optim.Optimizer:

@@ -116,7 +116,9 @@ class Training:
 
         workers = settings.workers if gains_by_workers(train.loader) else 0
         self.miner = self._make_miner(supervision.sampler)
-        self.feed = Feed(supervision, train, config.augmentation, settings.seed, workers, self.miner, ranks)
+        self.feed = Feed(
+            supervision, train, config.augmentation, settings.seed, workers, config.batch.corruption, self.miner, ranks
+        )
         self.learner = Learner(config, model, loss, supervision, self.steps, ranks)
         if self.miner is not None:
             self.learner.modules["miner"] = self.miner
@@ -213,7 +215,7 @@ class Training:
 
         An evaluation that only an interruption brought about leaves the count of stale ones as it was.
         """
-        vectors = encode_whole(self.model, self.held.loader, len(self.held.records), self.ranks, Reporter())
+        vectors = encode_whole(self.held, self.model, self.ranks, Reporter())
         _check_size(vectors, self.progress.step)
         metrics = told(self._measured(vectors) if self.ranks.is_first else None, self.ranks)
         if isinstance(self.loss, nn.Module):

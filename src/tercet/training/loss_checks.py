@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tercet.data.records import Records
+from tercet.data.sides import SIDES
 from tercet.distances import Distance
 from tercet.errors import InputError
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
@@ -48,11 +49,13 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
 
 def _check_remembers(loss: Loss, records: Records) -> None:
     """Raise InputError unless the batch can be compared with a memory."""
-    if records.form not in ("labels", "pairs"):
+    if records.form not in ("labels", "pairs", "items"):
         raise InputError(
             f"memory is set, and the data holds {records.form.replace('-', ' ')}, which say nothing of other items: "
             "leave it out, or train on labels or positive pairs."
         )
+    if records.kind == SIDES:
+        raise InputError("memory is set, and it does not tell the sides of two towers apart; leave it out.")
     if not isinstance(loss, BatchLoss):
         raise InputError(
             "memory is set, and a loss of your own takes no reference set; leave it out, or take a loss of Tercet's."
@@ -110,12 +113,14 @@ def check_supervision(loss: Loss, records: Records, name: str = "training") -> N
 
 
 def _faults_of_labels(loss: Loss, records: Records, name: str) -> list[str]:
+    if records.kind == SIDES:
+        return _faults_of_sides(loss)
     if isinstance(loss, ClipLoss):
         return ["ClipLoss compares two sides, and training has one encoder for both; InfoNCE is that loss of one side."]
     if not isinstance(loss, TripletLoss) or loss.margins is None:
         return []
     if records.labels is None:
-        return ["margins per class need labels, and the data holds pairs; give one margin for all."]
+        return [f"margins per class need labels, and the data holds {records.form}; give one margin for all."]
     known = set(map(str, loss.margins.classes))
     missing = [one for one in records.classes if one not in known]
     if not missing:
@@ -124,6 +129,15 @@ def _faults_of_labels(loss: Loss, records: Records, name: str) -> list[str]:
         f"margins per class are given for {_listed(loss.margins.classes)}, and the {name} data also has the classes "
         f"{_listed(missing)}; give every class its margin."
     ]
+
+
+def _faults_of_sides(loss: Loss) -> list[str]:
+    """Two towers compare one side with the other, which takes a loss with a reference."""
+    if not isinstance(loss, BatchLoss):
+        return ["a loss of your own takes no reference, and two towers compare two sides; take a loss of Tercet's."]
+    if isinstance(loss, TripletLoss) and loss.margins is not None:
+        return ["margins per class need labels, and the data holds pairs; give one margin for all."]
+    return []
 
 
 def _faults_of_triplets(loss: Loss, records: Records, name: str) -> list[str]:
@@ -160,6 +174,7 @@ def _faults_of_rows(loss: BatchLoss) -> list[str]:
 
 _FORM_FAULTS: dict[str, Callable[[Loss, Records, str], list[str]]] = {
     "labels": _faults_of_labels,
+    "items": _faults_of_labels,
     "pairs": _faults_of_labels,
     "triplets": _faults_of_triplets,
     "marked-pairs": _faults_of_marked_pairs,

@@ -74,8 +74,7 @@ class Miner(nn.Module):
 
     def mine(self) -> None:
         """Mine with the weights at hand."""
-        data = self.train_data
-        vectors = encode_whole(self.model, data.loader, len(data.records), self.ranks, self.reporter, "mining")
+        vectors = encode_whole(self.train_data, self.model, self.ranks, self.reporter, "mining")
         found = {"rows": self._mined(vectors)} if self.ranks.is_first else {}
         self.rows = spread_tensors(found, self.ranks)["rows"]
         self.epoch = torch.tensor(self.sampler.epoch)

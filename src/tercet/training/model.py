@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tercet.data.loaders import Loader, make_loader
 from tercet.data.records import Records
+from tercet.data.sides import TwoSides
 from tercet.encoders.base import Encoder
 from tercet.encoders.build import build, fit_buffers, prepare
 from tercet.encoders.custom import CustomEncoder
@@ -135,6 +136,14 @@ class Readable:
     records: Records
     loader: Loader
 
+    def count(self) -> str:
+        """How much there is, in words."""
+        return self.records.count()
+
+    def encode(self, model: Model, reporter: Reporter, title: str = "embedding") -> np.ndarray:
+        """Embeddings of all records, float32 of shape (N, D)."""
+        return model.encode(self.loader, np.arange(len(self.records)), reporter, title)
+
 
 def read_all(options: EncoderOptions, records: Records, reporter: Reporter, title: str) -> Readable:
     """Read every item once, leave out those that cannot be read, and say how many.
@@ -212,6 +221,8 @@ def move(batch: Any, device: torch.device) -> Any:
     """Tensors of a batch, however nested, on the device; anything else (texts) as it is."""
     if isinstance(batch, Tensor):
         return batch.to(device)
+    if isinstance(batch, TwoSides):
+        return batch.each(lambda part: move(part, device))
     if isinstance(batch, dict):
         return {key: move(value, device) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)) and any(isinstance(value, (Tensor, dict)) for value in batch):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,15 +15,17 @@ from safetensors.torch import load_file
 
 import tercet
 from tercet.collectives import ALONE, Ranks, local_device
+from tercet.data.augmentation import check_channels
 from tercet.data.options import Augmentation
 from tercet.data.readers import read
 from tercet.data.records import Records
+from tercet.data.sides import SIDES
 from tercet.data.split import hold_out
 from tercet.errors import ConfigError, DataError, InputError, RunError
-from tercet.evaluation import all_pairs, calibrate, given_pairs
+from tercet.evaluation import calibrate
 from tercet.losses.base import BatchLoss
 from tercet.training import files
-from tercet.training.assessment import SELECTIONS, Assessment, assess
+from tercet.training.assessment import SELECTIONS, Assessment, assess, pairs_of
 from tercet.training.chunk import with_chunk
 from tercet.training.config import (
     ENCODERS,
@@ -60,7 +62,8 @@ from tercet.training.model import Model, Readable, read_all, read_weights, weigh
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
 from tercet.training.shared import check_same, encode_whole, spread_state, told
-from tercet.training.supervision import labels_of
+from tercet.training.towers import choose_towers
+from tercet.training.views import HeldViews, as_items, check_views, with_views
 
 DEFAULT_STEPS = 500
 DEFAULT_RATE = 1e-3
@@ -84,10 +87,15 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         _check_free(folder, resume)
     resuming = told(resuming, ranks)
     train_records, held_records = _read_data(request, reporter)
+    if ranks.size > 1 and train_records.kind == SIDES:
+        raise InputError(
+            f"two towers are trained by one process, and there are {ranks.size}; start it without torchrun."
+        )
     model = _make_model(request, train_records, local_device(request.training.device, ranks))
     loss = _make_loss(request, train_records.form)
     config = _complete(request, loss, model, train_records, held_records.form)
     check_loss(loss, config, train_records, held_records)
+    _check_towers(config, ranks)
     if resuming and first:
         _check_same(config, read_config(folder / "config.toml"), folder)
         check_start(loss, folder)
@@ -97,6 +105,9 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     known = train.records.fingerprints()
     check_same(config, _hash_of(known, held.records.fingerprints()), ranks)
     warn_of_duplicates(known, held.records, "validation", reporter)
+    if train.records.form == "items":
+        _warn_of_copies(known, reporter)
+    check_views(config, model, train)
     if resuming and first:
         _check_same_data(known, folder)
         restore_state(loss, folder / START_FILE)
@@ -107,6 +118,8 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     before = weights_hash(folder) if first and (folder / "model.safetensors").exists() else None
     if first:
         _write_identity(config, model, loss, known, folder)
+    if held.records.form == "items":
+        held = HeldViews.of(held, config)
 
     outcome = Training(config, model, loss, train, held, folder, reporter, ranks, request.tracker).run()
 
@@ -114,7 +127,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         model.encoder.load_state_dict(read_weights(folder))
         restore_state(loss, folder / LOSS_FILE)
     spread_state(model.encoder, ranks)
-    vectors = encode_whole(model, held.loader, len(held.records), ranks, reporter, "validating")
+    vectors = encode_whole(held, model, ranks, reporter, "validating")
     if first:
         _conclude(config, model, train, held, vectors, outcome, before, folder, reporter, ranks)
     return outcome
@@ -130,7 +143,7 @@ def _conclude(
     reporter.say(
         f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
     )
-    assessment = _calibrated_assessment(vectors, held.records, config, folder, reporter)
+    assessment = _calibrated_assessment(vectors, held, config, folder, reporter)
     write_assessment(folder, "validation", assessment, held.records, duplicates=0)
     files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter, ranks))
 
@@ -141,6 +154,14 @@ def _hash_of(*fingerprints: np.ndarray) -> str:
     for one in fingerprints:
         digest.update(f"{one.shape} ".encode() + np.ascontiguousarray(one).tobytes())
     return digest.hexdigest()
+
+
+def _check_towers(config: Config, ranks: Ranks) -> None:
+    towers = getattr(config.encoder, "towers", (config.encoder,))
+    if ranks.size > 1 and len(towers) > 1:
+        raise InputError(f"two towers are trained by one process, and these are {ranks.size}; start without torchrun.")
+    for tower in towers:
+        check_channels(config.augmentation, getattr(tower, "channels", None))
 
 
 def _check_workers(config: Config, train: Readable, reporter: Reporter) -> None:
@@ -220,20 +241,30 @@ def _metrics_but(folder: Path, name: str) -> dict[str, Any]:
 
 def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
     """Training and validation records, said aloud; part of the source is held out where no validation is given."""
-    records = read_source(request.source, request.data)
+    has_views = request.batch.views > 1
+    records = read_source(request.source, request.data, not has_views or request.data.form == "labels")
+    records = as_items(records) if has_views else records
     reporter.say(f"training data: {records.description}")
     for one in records.skipped[:3]:
         reporter.say(f"  skipped {one.name}: {one.reason}")
     if len(records.skipped) > 3:
         reporter.say(f"  and {len(records.skipped) - 3} more")
     if records.form == "items":
-        raise DataError(f"{records.source} has no labels, pairs or triplets, and training needs them.")
+        if not has_views:
+            raise DataError(
+                f"{records.source} has no labels, pairs or triplets. Training needs them, or views of each item, which "
+                "take their place: add --views 2."
+            )
+        reporter.say(f"no labels: what is alike is {request.batch.views} views of an item")
     validation = request.validation if request.validation is not None else request.data.validation
     if validation is None:
         train, held, sentence = hold_out(records, request.data.holdout, request.data.holdout_by, request.training.seed)
         reporter.say(f"validation data: {sentence}")
         return train, held
-    held = read_source(validation, request.data)
+    if records.form == "items":
+        held = _read_labels_or_items(validation, request.data)
+    else:
+        held = read_source(validation, request.data)
     if (held.kind, held.columns) != (records.kind, records.columns):
         raise DataError(
             f"the validation data ({held.description}) is not like the training data ({records.description})."
@@ -242,18 +273,31 @@ def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
     return records, held
 
 
+def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
+    """Validation data of a training without labels, which may have some."""
+    records = as_items(read_source(source, dataclasses.replace(options, form=None), labelled=False))
+    if records.form not in ("labels", "pairs", "items"):
+        raise DataError(
+            f"{records.source} holds {records.form.replace('-', ' ')}; to validate a training without labels, give "
+            "items with labels or without, or positive pairs."
+        )
+    return records
+
+
 def read_source(source: Any, options: DataOptions, labelled: bool = True) -> Records:
     """Read a source with the options of a configuration, as far as they apply to it."""
     is_table = isinstance(source, (str, Path)) and Path(source).is_file()
     table = options if is_table else DataOptions()
     return read(
         source, kind=options.kind, form=options.form, labelled=labelled,
-        label=table.label, columns=table.columns, root=table.root,
+        label=table.label, columns=table.columns, root=table.root, towers=options.towers,
     )  # fmt: skip
 
 
 def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
     """The options for this kind of data; options for another kind would do nothing, and are refused."""
+    if records.kind == SIDES:
+        return choose_towers(request, records)
     if "custom" in request.encoders:
         return request.encoders["custom"]
     if records.kind == "tensor":
@@ -280,9 +324,13 @@ def _make_model(request: Request, records: Records, device: str) -> Model:
     if not (folder / "config.toml").exists():
         raise RunError(f"init names {folder}, and there is no run: it holds no config.toml.")
     before = read_config(folder / "config.toml")
-    if before.data.kind != (None if records.kind == "tensor" else records.kind):
-        raise InputError(f"init names {folder}, which was trained on {before.data.kind} data; this is {records.kind}.")
-    if options not in (type(options)(), before.encoder) and options.kind != "custom":
+    if before.data.kind != _kind_of(records) or type(before.encoder) is not type(options):
+        raise InputError(
+            f"init names {folder}, which was trained on {before.data.kind or before.encoder.kind} data; this is "
+            f"{records.kind}."
+        )
+    chosen = [one for one in request.encoders.values() if one.kind != "custom" and one != type(one)()]
+    if chosen and options != before.encoder:
         raise InputError(
             f"init names {folder}, whose encoder is taken as it is, and other options for the encoder were given; "
             "leave them out."
@@ -295,6 +343,11 @@ def _make_model(request: Request, records: Records, device: str) -> Model:
     return model
 
 
+def _kind_of(records: Records) -> Any:
+    """What the configuration says that the items are; None of what has several kinds or none that is known."""
+    return None if records.kind in ("tensor", SIDES) else records.kind
+
+
 def _make_loss(request: Request, form: str) -> Loss:
     """The loss that is asked for: an object, or what the options name."""
     if request.custom_loss is not None:
@@ -304,8 +357,7 @@ def _make_loss(request: Request, form: str) -> Loss:
 
 def _complete(request: Request, loss: Loss, model: Model, records: Records, held_form: str) -> Config:
     """The configuration with everything that the data decided, as it is written to the run."""
-    kind: Any = None if records.kind == "tensor" else records.kind
-    form: Any = records.form
+    kind, form = _kind_of(records), cast(Any, records.form)
     training = request.training
     options = options_of(loss) if isinstance(loss, BatchLoss) else own_options(request.loss, loss)
     if options.distance is None:
@@ -313,7 +365,8 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records, held
     if training.steps is None and training.epochs is None:
         training = dataclasses.replace(training, steps=DEFAULT_STEPS)
     if training.learning_rate is None:
-        tuned = getattr(model.options, "weights", None) and not getattr(model.options, "frozen", False)
+        towers = getattr(model.options, "towers", (model.options,))
+        tuned = any(getattr(one, "weights", None) and not getattr(one, "frozen", False) for one in towers)
         training = dataclasses.replace(training, learning_rate=DEFAULT_TUNING_RATE if tuned else DEFAULT_RATE)
     if training.selection is None:
         training = dataclasses.replace(training, selection=SELECTIONS[held_form][0])  # type: ignore[arg-type]
@@ -325,11 +378,15 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records, held
     return Config(
         source=records.source,
         data=dataclasses.replace(
-            request.data, kind=kind, form=form, columns=request.data.columns or records.columns or None
+            request.data,
+            kind=kind,
+            form=form,
+            columns=request.data.columns or records.columns or None,
+            towers="separate" if records.kind == SIDES else request.data.towers,
         ),
         encoder=model.options,
         loss=options,
-        batch=sized(request.batch, records.form),
+        batch=with_views(sized(request.batch, records.form), records),
         augmentation=request.augmentation,
         training=training,
         mine=request.mine,
@@ -349,6 +406,16 @@ def warn_of_duplicates(known: np.ndarray, records: Records, name: str, reporter:
     return len(rows)
 
 
+def _warn_of_copies(known: np.ndarray, reporter: Reporter) -> None:
+    """Warn of items with equal contents, which a training on views would push apart."""
+    copies = len(known) - len(np.unique(known))
+    if copies:
+        reporter.warn(
+            f"{copies:,} of {len(known):,} items of the training data are copies of others, and count as unlike them; "
+            "remove them"
+        )
+
+
 def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:
     """Write evaluations/`name`.json, and its figures into metrics.json as `name`.<metric>."""
     skipped = [{"name": one.name, "reason": one.reason} for one in records.skipped]
@@ -366,21 +433,17 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def _calibrated_assessment(
-    vectors: np.ndarray, records: Records, config: Config, folder: Path, reporter: Reporter
+    vectors: np.ndarray, held: Readable, config: Config, folder: Path, reporter: Reporter
 ) -> Assessment:
     """Calibrate the threshold on the embeddings of the validation data, and assess the model there."""
-    distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
-    if records.form in ("labels", "pairs"):
-        pairs = all_pairs(vectors, labels_of(records), distance)
-    else:
-        assert records.tuples is not None
-        pairs = given_pairs(vectors, records.tuples, records.similar, distance)
+    records, distance = held.records, make_distance(config.loss, read_state(folder / LOSS_FILE))
     threshold = None
     try:
-        threshold = calibrate(pairs, config.training.threshold_target)
+        threshold = calibrate(pairs_of(vectors, records, distance), config.training.threshold_target)
     except InputError as cause:  # after all the training, figures without a threshold are better than none
         reporter.warn(f"no threshold for same or different was calibrated: {cause}")
-    return assess(vectors, records, distance, threshold)
+    found = assess(vectors, records, distance, threshold)
+    return held.told(found) if isinstance(held, HeldViews) else found
 
 
 def _write_identity(config: Config, model: Model, loss: Loss, known: np.ndarray, folder: Path) -> None:
@@ -398,7 +461,7 @@ def _summary(
     return {
         "title": f"{train.records.kind} embedding, trained on {config.source}",
         "train": train.records.count(),
-        "validation": held.records.count(),
+        "validation": held.count(),
         "source": config.source,
         "reason": outcome.reason,
         "steps": outcome.steps,

@@ -25,12 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from tercet.collectives import Ranks
-from tercet.data.loaders import Loader
 from tercet.data.records import plural
 from tercet.errors import InputError
 from tercet.training.config import Config
 from tercet.training.gradient_cache import batch_statistics
-from tercet.training.model import Model
+from tercet.training.model import Model, Readable
 from tercet.training.reporter import Reporter
 
 BUCKET_BYTES = 32 * 1024**2
@@ -118,14 +117,18 @@ def told(value: Any, ranks: Ranks) -> Any:
 
 
 def encode_whole(
-    model: Model, loader: Loader, count: int, ranks: Ranks, reporter: Reporter, title: str = "embedding"
+    data: Readable, model: Model, ranks: Ranks, reporter: Reporter, title: str = "embedding"
 ) -> np.ndarray:
-    """Embeddings of all N items of a loader, float32 (N, D), on every rank; each encodes its part of them."""
-    if ranks.size == 1:
-        return model.encode(loader, np.arange(count), reporter, title)
+    """Embeddings of all N items, float32 (N, D), on every rank; each encodes its part of them.
+
+    Views of held-out items are made by each rank for itself: they are few, and drawn by their place among all.
+    """
+    if ranks.size == 1 or type(data) is not Readable:
+        return data.encode(model, reporter, title)
+    count = len(data.records)
     own = np.arange(count)[ranks.share(count)]
     some = own if len(own) else np.arange(1)  # of a set smaller than the ranks: D must be known everywhere
-    vectors = torch.from_numpy(model.encode(loader, some, reporter, title))[: len(own)]
+    vectors = torch.from_numpy(model.encode(data.loader, some, reporter, title))[: len(own)]
     return ranks.gather(vectors, ranks.shares(count)).numpy()
 
 

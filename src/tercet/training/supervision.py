@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet.data.items import ItemBatches
 from tercet.data.records import Records
 from tercet.data.samplers import ClassBatches, MinedBatches, TupleBatches
-from tercet.losses import ContrastiveLoss, TripletLoss
+from tercet.data.sides import SIDES
+from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.losses.inputs import unit_rows
 from tercet.training.bank import Memory
@@ -31,9 +33,15 @@ Statistics = dict[str, float]
 class Batch:
     """The items of a step, by position, and what is known of them."""
 
-    positions: np.ndarray  # int64 (B,), each item once, but for a class topped up to K samples
+    positions: np.ndarray  # int64 (B,), each item once, but for a class topped up to K samples; or all, view by view
     targets: np.ndarray  # labels (B,), or rows of positions in this batch (T, 2) or (T, 3)
     similar: np.ndarray | None = None  # bool (T,)
+    views: int = 1  # of each item
+
+    @property
+    def ids(self) -> np.ndarray:
+        """What is never compared with itself, (B,): an item; but each view of one is drawn anew, and is its own."""
+        return self.positions if self.views == 1 else np.arange(len(self.positions))
 
 
 class Sampler(Protocol):
@@ -93,17 +101,23 @@ class Supervision:
 
 
 class Labelled(Supervision):
-    """P classes × K samples, or positive pairs, whose items share a label; and any `loss(embeddings, labels)`."""
+    """P classes × K samples, or positive pairs, whose items share a label; and any `loss(embeddings, labels)`.
 
-    def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
+    With views, a batch holds all of its items so many times; items without labels are a class each (Chen et al. 2020,
+    SimCLR, section 2.1; with labels Khosla et al. 2020, section 3.2).
+    """
+
+    def __init__(self, records: Records, sampler: Sampler, loss: Loss, views: int = 1) -> None:
         super().__init__(records, sampler, loss)
+        self.views = views
         self.labels = labels_of(records)
         self.given = given_labels(loss, records, self.labels)
 
     def batch(self, chosen: np.ndarray) -> Batch:
         """These items, or the items of these pairs, each once, with their labels."""
-        positions = chosen if self.records.tuples is None else np.unique(self.records.tuples[chosen])
-        return Batch(positions, self.labels[positions])
+        once = chosen if self.records.tuples is None else np.unique(self.records.tuples[chosen])
+        positions = np.tile(once, self.views)
+        return Batch(positions, self.labels[positions], views=self.views)
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """The loss on the batch's labels; a sample drawn twice is never compared with itself by Tercet's losses."""
@@ -111,7 +125,7 @@ class Labelled(Supervision):
         if not isinstance(loss, BatchLoss):
             value = loss(embeddings, torch.from_numpy(batch.targets).to(embeddings.device))
             return value, lambda: _means(loss=value)
-        value = loss(embeddings, self.given[batch.positions], ids=torch.from_numpy(batch.positions))
+        value = loss(embeddings, self.given[batch.positions], ids=torch.from_numpy(batch.ids))
         stats = loss.stats
         assert stats is not None
         return value, lambda: {**_means(loss=value), **stats.to_dict(), **learned_figures(loss)}
@@ -123,8 +137,8 @@ class Remembering(Labelled):
     An item of the batch is not compared with itself as it was before.
     """
 
-    def __init__(self, records: Records, sampler: Sampler, loss: Loss, memory: Memory) -> None:
-        super().__init__(records, sampler, loss)
+    def __init__(self, records: Records, sampler: Sampler, loss: Loss, memory: Memory, views: int = 1) -> None:
+        super().__init__(records, sampler, loss, views)
         self.memory: Memory = memory
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
@@ -151,6 +165,69 @@ class Remembering(Labelled):
         )  # fmt: skip
         self.loss.stats = stats  # those of the batch, which are told
         return value
+
+
+class RememberingViews(Remembering):
+    """Views against those of the batch and a memory together: MoCo's queue, where a slow copy fills it.
+
+    He et al. 2020, section 3.2: the positives are in the batch, so a loss of the batch against the memory alone would
+    often have none. What the memory holds of the batch's own items is left out. Both views are anchors, and the batch's
+    other items are negatives too.
+    """
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """The loss against batch and memory; until the memory is in use, that of the batch."""
+        memory, own = self.memory, embeddings if self.memory.keys is None else self.memory.keys
+        rows = 0
+        if not memory.in_use:
+            value, statistics = Labelled.__call__(self, embeddings, batch)
+        else:
+            others = ~np.isin(memory.bank.positions.cpu().numpy(), batch.positions)
+            rows = int(others.sum())
+            value, statistics = self._against_both(embeddings, own, batch, others)
+        memory.bank.add(own, torch.from_numpy(batch.positions))
+        return value, lambda: {**statistics(), "memory_rows": float(rows)}
+
+    def _against_both(
+        self, embeddings: Tensor, own: Tensor, batch: Batch, others: np.ndarray
+    ) -> tuple[Tensor, Callable[[], Statistics]]:
+        loss, bank, self.latest = self.loss, self.memory.bank, (embeddings.detach(), batch)
+        assert isinstance(loss, BatchLoss)
+        known = np.concatenate([batch.positions, bank.positions.cpu().numpy()[others]])
+        value: Tensor = loss(
+            embeddings, self.given[batch.positions], ids=torch.from_numpy(batch.ids),
+            reference=torch.cat([own, bank.rows[torch.from_numpy(others).to(bank.rows.device)].to(own)]),
+            reference_labels=self.given[known], reference_ids=torch.arange(len(known)),
+        )  # fmt: skip
+        stats = loss.stats
+        assert stats is not None
+        return value, lambda: {**_means(loss=value), **stats.to_dict(), **learned_figures(loss)}
+
+
+class TwoSided(Labelled):
+    """Positive pairs of two sides: left against right and right against left, halved; never a side with itself.
+
+    With InfoNCE and a learned temperature that is CLIP's loss (Radford et al. 2021, figure 3). Pairs that share an item
+    count as one class, so that they are not each other's negatives.
+    """
+
+    def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
+        super().__init__(records, sampler, loss)
+        self.sides = np.array([item.side for item in records.items])
+
+    def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
+        """The loss of both directions, and the statistics of the left items as anchors."""
+        loss, self.latest = self.loss, (embeddings.detach(), batch)
+        assert isinstance(loss, BatchLoss)
+        count = int((self.sides[batch.positions] == 0).sum())
+        left, right, targets = embeddings[:count], embeddings[count:], self.given[batch.positions]
+        value: Tensor = loss(left, targets[:count], reference=right, reference_labels=targets[count:])
+        stats = loss.stats
+        assert stats is not None
+        if not isinstance(loss, ClipLoss):  # which looks at both directions itself
+            value = (value + loss(right, targets[count:], reference=left, reference_labels=targets[:count])) / 2
+        loss.stats = stats
+        return value, lambda: {**_means(loss=value), **stats.to_dict(), **learned_figures(loss)}
 
 
 class Given(Supervision):
@@ -207,6 +284,7 @@ class Given(Supervision):
 
 SUPERVISIONS: dict[str, type[Supervision]] = {
     "labels": Labelled,
+    "items": Labelled,
     "pairs": Labelled,
     "triplets": Given,
     "marked-pairs": Given,
@@ -231,23 +309,32 @@ def make_supervision(
         InputError: the loss does not go with data of this form, or with these classes.
     """
     check_supervision(loss, records)
-    if records.labels is None:
+    if records.form == "items":
+        sampler: Sampler = ItemBatches(len(records), options.rows_per_batch, seed)
+    elif records.labels is None:
         assert records.tuples is not None
-        sampler: Sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
+        sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
     else:
         settings = records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
         sampler = MinedBatches(*settings, options.mine_every, mine_at_once) if options.mine_every else (
             ClassBatches(*settings)
         )  # fmt: skip
     if memory is not None:
-        return Remembering(records, sampler, loss, memory)
-    return SUPERVISIONS[records.form](records, sampler, loss)
+        remembering = Remembering if options.views == 1 else RememberingViews
+        return remembering(records, sampler, loss, memory, options.views)
+    if records.tuples is None:
+        return Labelled(records, sampler, loss, options.views)
+    return _supervision_of(records)(records, sampler, loss)
+
+
+def _supervision_of(records: Records) -> type[Supervision]:
+    return TwoSided if records.kind == SIDES else SUPERVISIONS[records.form]
 
 
 def whole_loss(records: Records, loss: Loss, vectors: np.ndarray) -> float:
     """The loss of all items, or of all rows of pairs or triplets, as one batch; vectors of shape (N, D)."""
     count = len(records) if records.tuples is None else len(records.tuples)
-    supervision = SUPERVISIONS[records.form](records, TupleBatches(count, count), loss)
+    supervision = _supervision_of(records)(records, TupleBatches(count, count), loss)
     batch = supervision.next()
     rows = torch.from_numpy(vectors[batch.positions]).to(device_of(loss))
     with torch.no_grad():
@@ -255,7 +342,7 @@ def whole_loss(records: Records, loss: Loss, vectors: np.ndarray) -> float:
 
 
 def labels_of(records: Records) -> np.ndarray:
-    """The label of each item of labelled records or positive pairs, int64 (N,).
+    """The label of each item of labelled records or positive pairs, int64 (N,); of items without labels its number.
 
     Items that pairs join, directly or through others, share a label. Where every item is in one pair, that is the
     pair's number. Where an item is in several, numbering the pairs would make negatives of items that the table calls
@@ -263,10 +350,11 @@ def labels_of(records: Records) -> np.ndarray:
     """
     if records.labels is not None:
         return records.labels
+    if records.tuples is None:
+        return np.arange(len(records), dtype=np.int64)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    assert records.tuples is not None
     left, right = records.tuples.T
     links = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(records), len(records)))
     return connected_components(links, directed=False)[1].astype(np.int64)

@@ -22,7 +22,8 @@ def to_mapping(config: Any) -> dict[str, Any]:
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
-            mapping[entry.name] = to_mapping(value)
+            named = {"kind": value.kind} if _is_one_of_several(value) else {}  # type: ignore[union-attr]
+            mapping[entry.name] = named | to_mapping(value)
         elif isinstance(value, tuple):
             mapping[entry.name] = list(value)
         elif value is not None:
@@ -76,6 +77,9 @@ def typed_value(hint: Any, given: Any, where: str, partial: bool = False) -> Any
         if not isinstance(given, Mapping):
             raise ConfigError(f"{where} is {given!r}; it must be a section of keys and values.")
         return from_mapping(hint, given, where, partial=partial)
+    several = _by_kind(hint)
+    if several and isinstance(given, Mapping):
+        return _of_several(several, given, where, partial)
     for allowed in _alternatives(hint):
         origin, arguments = typing.get_origin(allowed), typing.get_args(allowed)
         if origin is typing.Literal and given in arguments:
@@ -90,6 +94,28 @@ def typed_value(hint: Any, given: Any, where: str, partial: bool = False) -> Any
             return given
     words = [word for allowed in _alternatives(hint) for word in typing.get_args(allowed) if isinstance(word, str)]
     raise ConfigError(f"{where} is {given!r}; it must be {_in_words(hint)}.{suggest(given, words)}")
+
+
+def _is_one_of_several(value: Any) -> bool:
+    """Whether the class of a value is named beside it by its `kind`, which is no field."""
+    return hasattr(value, "kind") and "kind" not in {entry.name for entry in dataclasses.fields(value)}
+
+
+def _by_kind(hint: Any) -> dict[str, type]:
+    """The dataclasses that an annotation allows, by their kind; none of an annotation of one."""
+    classes: list[Any] = [one for one in _alternatives(hint) if dataclasses.is_dataclass(one)]
+    return {one.kind: one for one in classes} if len(classes) > 1 else {}
+
+
+def _of_several(several: Mapping[str, type], given: Mapping[str, Any], where: str, partial: bool) -> Any:
+    """The dataclass that a section names by its kind."""
+    kind: Any = given.get("kind")
+    if kind not in several:
+        raise ConfigError(
+            f"{where}: kind is {kind!r}; allowed are {', '.join(map(repr, several))}.{suggest(kind, several)}"
+        )
+    plain = {name: value for name, value in given.items() if name != "kind"}
+    return from_mapping(several[kind], plain, where, partial=partial)
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -113,7 +113,7 @@ def case_of(config: Config, steps: int, state: Mapping[str, Tensor] | None = Non
     return Case(
         steps=steps, loss=loss.loss, margin=loss.margin, distance=distance.name,
         largest=distance.sphere_range(dim or MANY) if config.encoder.normalize else distance.largest, dim=dim,
-        batch=batch.classes_per_batch * batch.samples_per_class if labelled else None, mining=loss.mining,
+        batch=batch.classes_per_batch * batch.samples_per_class * batch.views if labelled else None, mining=loss.mining,
     )  # fmt: skip
 
 

@@ -1,0 +1,169 @@
+"""Evaluation across two sides: each left item searched among the right ones, and each right one among the left."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tercet.distances import blocks, resolve
+from tercet.errors import InputError
+from tercet.evaluation.evaluation import (
+    MOST_PAIRS_VERIFIED,
+    Evaluation,
+    Metrics,
+    with_verification,
+)
+from tercet.evaluation.intervals import mean_intervals
+from tercet.evaluation.pairs import Pairs, given_pairs
+from tercet.neighbors.exact import QUERY_TILE_ROWS, nearest_of_tile
+from tercet.neighbors.vectors import as_vectors
+
+
+def search_across(
+    queries: Any, query_labels: np.ndarray, gallery: Any, gallery_labels: np.ndarray, ks: Sequence[int], distance: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Recall@k, R-precision and MAP@R of queries in a gallery of other items, R being those of the query's label there.
+
+    As `retrieval`, but that nothing is left out. Time O(QGD) for Q queries and G items of the gallery.
+
+    Args:
+        queries: of shape (Q, D).
+        query_labels: whole numbers, (Q,); each is in the gallery.
+        gallery: of shape (G, D).
+        gallery_labels: whole numbers, (G,).
+        ks: the k of recall@k; those above G are left out.
+        distance: any distance of `tercet.distances`.
+
+    Returns:
+        by name a figure of each query, (Q,); and the labels of these queries.
+    """
+    rows, others, metric = as_vectors(queries, "embeddings"), as_vectors(gallery, "embeddings"), resolve(distance)
+    counts = {label: int(count) for label, count in zip(*np.unique(gallery_labels, return_counts=True), strict=True)}
+    r = np.array([counts[label] for label in query_labels], dtype=np.int64)
+    usable = [k for k in ks if k <= len(others)]
+    figures: dict[str, list[np.ndarray]] = {}
+    for part in blocks(len(rows), QUERY_TILE_ROWS):
+        depth = int(max(r[part].max(), max(usable, default=1)))
+        neighbors = nearest_of_tile(rows[part], others, depth, metric)[1].cpu().numpy()
+        hits = gallery_labels[neighbors] == query_labels[part, None]
+        ranks = np.arange(1, depth + 1)
+        within = hits & (ranks <= r[part, None])
+        precision = np.cumsum(hits, axis=1) / ranks
+        found = {f"recall_at_{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in usable}
+        found |= {"r_precision": within.sum(axis=1) / r[part], "map_at_r": (precision * within).sum(axis=1) / r[part]}
+        for name, values in found.items():
+            figures.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in figures.items()}, query_labels
+
+
+def evaluate_across(
+    embeddings: Any,
+    labels: np.ndarray,
+    sides: np.ndarray,
+    pairs: Pairs,
+    names: tuple[str, str] = ("left", "right"),
+    *,
+    threshold: float | None = None,
+    distance: Any = "euclidean",
+    ks: Sequence[int] = (1, 5, 10),
+    seed: int = 0,
+    intervals: bool = True,
+) -> Evaluation:
+    """Retrieval from each side in the other, their mean, and verification of pairs across.
+
+    Items with equal labels belong together; every label is on both sides.
+
+    Args:
+        embeddings: of shape (N, D).
+        labels: whole numbers, (N,).
+        sides: 0 or 1, (N,).
+        pairs: see `pairs_across`.
+        names: of the sides; `image_to_text.recall_at_1` is that of images as queries.
+        threshold: from `calibrate` on other data.
+        distance: any distance of `tercet.distances`.
+        ks: the k of recall@k.
+        seed: of the bootstrap.
+        intervals: whether to bootstrap; the means of both directions have none.
+
+    Raises:
+        InputError: a side is empty.
+    """
+    rows = as_vectors(embeddings, "embeddings")
+    resolve(distance).check_rows(rows, "embeddings")
+    places = [torch.from_numpy(np.flatnonzero(sides == side)) for side in (0, 1)]
+    if not all(len(own) for own in places):
+        raise InputError("Both sides need items; one has none.")
+    metrics: Metrics = {}
+    ends: dict[str, tuple[float, float]] = {}
+    for query, other in ((0, 1), (1, 0)):
+        of_queries, of_gallery = labels[places[query].numpy()], labels[places[other].numpy()]
+        figures, units = search_across(
+            rows[places[query]], of_queries, rows[places[other]], of_gallery, ks, distance
+        )  # fmt: skip
+        named = {f"{names[query]}_to_{names[other]}.{name}": values for name, values in figures.items()}
+        metrics |= {name: float(values.mean()) for name, values in named.items()}
+        ends |= mean_intervals(named, units, seed=seed) if intervals else {}
+    both = [f"{a}_to_{b}" for a, b in (names, names[::-1])]
+    for name in sorted({name.partition(".")[2] for name in metrics}):
+        values = [metrics.get(f"{direction}.{name}") for direction in both]
+        known = [value for value in values if value is not None]
+        metrics[name] = sum(known) / 2 if len(known) == 2 else None
+    missing = {name: "one side has too few items" for name, value in metrics.items() if value is None}
+    counts: Metrics = {f"n_{names[side]}_items": len(places[side]) for side in (0, 1)}
+    counts |= {"n_items": len(labels), "n_classes": len(np.unique(labels))}
+    found = Evaluation(
+        metrics=metrics | counts,
+        missing=missing,
+        intervals=ends,
+        settings={"distance": resolve(distance).name, "ks": list(ks), "seed": seed, "sides": list(names)},
+    )
+    return with_verification(found, pairs, threshold, seed, intervals)
+
+
+def pairs_across(
+    embeddings: Any,
+    labels: np.ndarray,
+    sides: np.ndarray,
+    distance: Any = "euclidean",
+    max_pairs: int = MOST_PAIRS_VERIFIED,
+    seed: int = 0,
+) -> Pairs:
+    """Every pair of a left and a right item, same where their labels are; of more than `max_pairs`, a drawn part.
+
+    All pairs that are the same are kept, as far as half of `max_pairs` goes.
+    """
+    left, right = (np.flatnonzero(sides == side) for side in (0, 1))
+    total = len(left) * len(right)
+    if total <= max_pairs:
+        tuples = np.stack(np.meshgrid(left, right, indexing="ij"), axis=-1).reshape(-1, 2)
+    else:
+        generator = np.random.default_rng(seed)
+        same = _same_pairs(labels, left, right)
+        same = same[np.sort(generator.permutation(len(same))[: max_pairs // 2])]
+        drawn = np.stack([generator.choice(left, max_pairs), generator.choice(right, max_pairs)], axis=1)
+        different = np.unique(drawn[labels[drawn[:, 0]] != labels[drawn[:, 1]]], axis=0)
+        keep = np.sort(generator.permutation(len(different))[: max_pairs - len(same)])
+        tuples = np.concatenate([same, different[keep]])
+    alike = labels[tuples[:, 0]] == labels[tuples[:, 1]]
+    found = given_pairs(embeddings, tuples, alike, distance)
+    if total <= max_pairs:
+        return found
+    n_same = len(_same_pairs(labels, left, right))
+    return _sampled(found, n_same, total - n_same)
+
+
+def _same_pairs(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Left and right items of one label, (S, 2)."""
+    order = right[np.argsort(labels[right], kind="stable")]
+    sorted_labels = labels[order]
+    starts, stops = (np.searchsorted(sorted_labels, labels[left], side=side) for side in ("left", "right"))
+    partners = [order[start:stop] for start, stop in zip(starts, stops, strict=True)]
+    return np.stack([np.repeat(left, stops - starts), np.concatenate(partners)], axis=1)
+
+
+def _sampled(pairs: Pairs, n_same: int, n_different: int) -> Pairs:
+    return dataclasses.replace(pairs, sampled=True, n_same_total=n_same, n_different_total=n_different)
