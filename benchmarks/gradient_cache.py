@@ -64,9 +64,9 @@ def measure(items: int, chunk: int, steps: int, precision: str, threads: int, cl
 
     import tercet
     from tercet.encoders.options import ImageOptions
-    from tercet.training.feed import Feed
-    from tercet.training.learner import Learner
-    from tercet.training.supervision import Labelled
+    from tercet.training.batches.feed import Feed
+    from tercet.training.batches.supervision import Labelled
+    from tercet.training.step.learner import Learner
 
     torch.set_num_threads(threads)
     now = CLOCKS[clock]

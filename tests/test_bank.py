@@ -14,9 +14,9 @@ from tercet import ContrastiveLoss, InfoNCE, SupConLoss, TripletLoss
 from tercet.data.readers import read
 from tercet.encoders.options import TabularOptions
 from tercet.errors import ConfigError, InputError
-from tercet.training.bank import Bank, Memory, SlowCopy
-from tercet.training.history import read_history
-from tercet.training.supervision import Batch, Remembering
+from tercet.training.batches.supervision import Batch, Remembering
+from tercet.training.folder.history import read_history
+from tercet.training.step.bank import Bank, Memory, SlowCopy
 
 
 def batches(*sizes):

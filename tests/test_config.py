@@ -155,7 +155,7 @@ EVERY_SETTING = [
 @pytest.mark.parametrize("options", EVERY_SETTING, ids=lambda options: f"{options.loss} {options.distance}")
 def test_options_make_a_loss_and_the_loss_its_options(options):
     """None is lost on the way: not in the constructor, not in its description, not in the file."""
-    from tercet.training.loss import described, make_loss, options_of
+    from tercet.training.objective.loss import described, make_loss, options_of
 
     loss = make_loss(options)
     assert options_of(loss) == options
@@ -173,7 +173,7 @@ def test_every_option_of_a_loss_is_tried_above():
 @pytest.mark.parametrize("name", SETTINGS)
 def test_what_is_left_open_is_what_the_messages_say(name):
     from tercet.training.config import _when_open
-    from tercet.training.loss import completed, make_loss, options_of
+    from tercet.training.objective.loss import completed, make_loss, options_of
 
     made = options_of(make_loss(completed(LossOptions(loss=name), "labels", seed=3)))
     for word in ("distance", "penalty", "mining"):
@@ -240,7 +240,7 @@ def test_an_option_that_would_do_nothing_names_what_it_belongs_to(settings, mess
 
 def test_while_the_loss_is_open_its_options_may_be_those_of_any():
     """Pairs marked similar or not take the contrastive loss, others triplets: the data decides."""
-    from tercet.training.loss import completed
+    from tercet.training.objective.loss import completed
 
     options = LossOptions(positive_margin=0.1)
     assert make_config(loss=options).loss == options
@@ -250,7 +250,7 @@ def test_while_the_loss_is_open_its_options_may_be_those_of_any():
 
 
 def test_draws_take_the_seed_of_the_run_unless_they_have_their_own():
-    from tercet.training.loss import completed, make_loss
+    from tercet.training.objective.loss import completed, make_loss
 
     options = LossOptions(mining="distance-weighted")
     assert make_loss(completed(options, "labels", seed=5)).rule.seed == 5

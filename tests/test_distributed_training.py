@@ -32,11 +32,12 @@ from tercet.encoders.options import ImageOptions
 from tercet.errors import DataError, InputError, StorageError, TercetWarning
 from tercet.kernels import implementations
 from tercet.kernels.compiled import tiles
-from tercet.training import loop, shared
-from tercet.training.checkpoint import save_checkpoint
-from tercet.training.history import read_history
-from tercet.training.learner import Learner
-from tercet.training.shared import average_gradients, told, warning_of_shares
+from tercet.training import loop
+from tercet.training.folder.checkpoint import save_checkpoint
+from tercet.training.folder.history import read_history
+from tercet.training.step import shared
+from tercet.training.step.learner import Learner
+from tercet.training.step.shared import average_gradients, told, warning_of_shares
 
 STEPS = 20
 SETTINGS = {"steps": STEPS, "evaluate_every": 10, "classes_per_batch": 4, "samples_per_class": 3, "margin": 1.0}

@@ -16,8 +16,8 @@ from sick_runs import COLLAPSE, EXPLODING, HEALTHY, IDLE, LONE_NEGATIVE, LONE_PO
 from tercet.data.randomness import keyed
 from tercet.doctor import ILLNESSES, Case, diagnose
 from tercet.errors import RunError, TercetWarning
-from tercet.training.history import read_history
-from tercet.training.vitals import effective_rank, sample
+from tercet.training.folder.history import read_history
+from tercet.training.health.vitals import effective_rank, sample
 
 COLLAPSING = {
     "steps": 100, "classes_per_batch": 12, "samples_per_class": 4, "mining": "hard", "margin": 1.0,
@@ -254,14 +254,14 @@ def healthy_run(tmp_path_factory):
 
 def test_the_signs_of_a_step_are_what_plain_loops_find(tmp_path):
     """The first step is measured before the first update, so that an untrained network tells all of its figures."""
-    from tercet.training.supervision import Batch
-    from tercet.training.vitals import VitalSigns
+    from tercet.training.batches.supervision import Batch
+    from tercet.training.health.vitals import VitalSigns
 
     class Seen:
         loss = tercet.TripletLoss(distance="manhattan")
 
     from tercet.encoders.base import Encoder
-    from tercet.training.supervision import Labelled
+    from tercet.training.batches.supervision import Labelled
 
     class Twice(Encoder):
         def embed(self, batch):

@@ -20,12 +20,12 @@ from tercet.data.augmentation import Augmentation
 from tercet.data.loaders import TensorLoader
 from tercet.data.readers import read
 from tercet.errors import ConfigError, TercetWarning, TrainingError
+from tercet.training.batches.feed import Feed
+from tercet.training.batches.loading import Loading, load
+from tercet.training.batches.supervision import make_supervision
 from tercet.training.config import BatchOptions
-from tercet.training.feed import Feed
-from tercet.training.history import read_history
-from tercet.training.loading import Loading, load
+from tercet.training.folder.history import read_history
 from tercet.training.model import Readable
-from tercet.training.supervision import make_supervision
 
 ENCODER = "encoder_factories:numbers_network"
 
@@ -135,7 +135,7 @@ def test_processes_end_with_a_training_that_is_killed(tmp_path):
         "import os, signal, time\n"
         "from drawing_sets import Drawing\n"
         "from tercet.data.loaders import TensorLoader\n"
-        "from tercet.training.loading import Loading\n"
+        "from tercet.training.batches.loading import Loading\n"
         "if __name__ == '__main__':\n"
         "    loading = Loading(TensorLoader(Drawing()), 0, workers=1)\n"
         "    loading.ask([1, 2], 0)\n"
@@ -216,7 +216,7 @@ def test_a_loss_that_is_no_number_leaves_its_batch_behind(data, tmp_path, reques
     assert all(one["name"] and one["class"] for one in told["items"])
     if data == "images":
         assert tensors["inputs.pixels"].dtype == torch.uint8
-        assert tensors["inputs.changes"].shape == (count, 12)
+        assert len(tensors["inputs.changes"]) == count
     elif data == "texts":
         assert len(told["texts"]) == count
     else:

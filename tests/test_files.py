@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tercet.errors import StorageError
-from tercet.training import files
+from tercet.training.folder import files
 
 
 def test_json_is_sorted_and_without_nan(tmp_path):
@@ -55,7 +55,7 @@ def test_a_real_limit_on_the_size_of_files(tmp_path):
     path = tmp_path / "weights.safetensors"
     files.write_tensors(path, {"w": torch.arange(3.0)})
     code = (
-        "import sys, torch, pathlib; from tercet.training import files\n"
+        "import sys, torch, pathlib; from tercet.training.folder import files\n"
         f"files.write_tensors(pathlib.Path({str(path)!r}), {{'w': torch.zeros(100_000)}})\n"
     )
     done = subprocess.run(

@@ -26,13 +26,13 @@ from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions
 from tercet.encoders.tables import TableNetwork
 from tercet.encoders.texts import BagOfWords
 from tercet.errors import ConfigError, InputError, TercetWarning
-from tercet.training import chunk as chunks
-from tercet.training import gradient_cache
 from tercet.training.config import BatchOptions, read_config, sized
-from tercet.training.dropout import KeyedDraws, _Draw
-from tercet.training.gradient_cache import cached_step, cut, take
 from tercet.training.model import Model, read_all
 from tercet.training.reporter import Reporter
+from tercet.training.step import chunk as chunks
+from tercet.training.step import gradient_cache
+from tercet.training.step.dropout import KeyedDraws, _Draw
+from tercet.training.step.gradient_cache import cached_step, cut, take
 
 B = 71  # rows: 7 and 64 leave a ragged last chunk
 CHUNKS = (1, 7, 64, B)
@@ -755,7 +755,7 @@ def test_batch_normalisation_is_warned_of_once(tmp_path):
 
 def test_images_are_augmented_chunk_by_chunk(images, tmp_path, monkeypatch):
     """No more than a chunk of pixels is ever there as floats."""
-    from tercet.training import learner
+    from tercet.training.step import learner
 
     sizes, augment = [], learner.augment
 

@@ -11,7 +11,7 @@ from tercet.data.readers import read
 from tercet.data.samplers import ClassBatches, MinedBatches
 from tercet.errors import ConfigError, InputError, RunError, TercetWarning
 from tercet.mining.options import MiningOptions
-from tercet.training.history import read_history
+from tercet.training.folder.history import read_history
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3])
 TRIPLETS = np.array([[0, 1, 4], [4, 5, 7], [7, 8, 12], [0, 2, 7]])
@@ -58,8 +58,8 @@ def train(source, out, **options):
 
 def test_batches_are_of_what_the_weights_at_hand_find_hard(numbers, tmp_path, monkeypatch):
     """At the beginning of each epoch but the first; each batch after it is of the triplets found then."""
-    from tercet.training import miner
-    from tercet.training.supervision import Labelled
+    from tercet.training.batches import miner
+    from tercet.training.batches.supervision import Labelled
 
     found, batches, mine, batch = [], [], miner.mine_triplets, Labelled.batch
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tercet.training.schedule import learning_rate_factor
+from tercet.training.step.schedule import learning_rate_factor
 
 
 def test_warm_up_rises_to_one_and_a_cosine_falls_to_zero():

@@ -7,9 +7,9 @@ import torch
 import tercet
 from tercet.data import read
 from tercet.errors import InputError
+from tercet.training.batches.supervision import make_supervision, whole_loss
 from tercet.training.config import BatchOptions
-from tercet.training.loss_state import device_of
-from tercet.training.supervision import make_supervision, whole_loss
+from tercet.training.objective.loss_state import device_of
 
 OPTIONS = BatchOptions(classes_per_batch=3, samples_per_class=2, rows_per_batch=5)
 

@@ -22,9 +22,9 @@ from tercet.encoders.build import build, prepare
 from tercet.encoders.options import ImageOptions, TextOptions, TowersOptions
 from tercet.errors import DataError, InputError, TercetWarning
 from tercet.evaluation import evaluate_across, pairs_across
+from tercet.training.batches.supervision import make_supervision, whole_loss
 from tercet.training.config import BatchOptions, read_config
-from tercet.training.gradient_cache import cached_step
-from tercet.training.supervision import make_supervision, whole_loss
+from tercet.training.step.gradient_cache import cached_step
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "yellow": (230, 220, 40)}
 PLACES = {"left": (8, 2), "right": (8, 14), "top": (2, 8), "bottom": (14, 8)}
@@ -163,8 +163,8 @@ def test_a_batch_holds_the_left_side_first(captioned):
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
 def test_chunks_do_not_change_the_gradient(captioned, chunk):
     """With dropout in one tower and changed images in the other."""
-    from tercet.training.feed import Pictures
-    from tercet.training.learner import Learner
+    from tercet.training.batches.feed import Pictures
+    from tercet.training.step.learner import Learner
 
     _, _, encoder, loader = made(captioned)
     inputs = loader.batch(np.r_[0:7, 16:27])
@@ -355,7 +355,7 @@ def test_a_finished_run_of_two_towers_is_resumed_to_the_same_bytes(captioned_run
 
 @pytest.mark.slow
 def test_an_interrupted_run_of_two_towers_goes_on_to_the_same_weights(captioned, tmp_path, monkeypatch):
-    from tercet.training.history import History
+    from tercet.training.folder.history import History
 
     whole, part = tmp_path / "whole", tmp_path / "part"
     tercet.train(captioned, out=whole, encoder=TINY, progress=False, **QUICK)

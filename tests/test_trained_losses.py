@@ -15,7 +15,7 @@ from tercet.encoders.options import TabularOptions
 from tercet.errors import ConfigError, InputError, RunError, TercetWarning
 from tercet.evaluation import evaluate_embeddings, evaluate_tuples, retrieval
 from tercet.index import Index
-from tercet.training.history import read_history
+from tercet.training.folder.history import read_history
 from tercet.training.reporter import Reporter
 from tercet.training.request import base_request, make_request
 from tercet.training.session import run_session
@@ -99,7 +99,7 @@ def test_parameters_under_two_names_are_saved_too(tmp_path):
 @pytest.mark.filterwarnings("ignore:for loss.scale. copying from a non-meta parameter")
 def test_the_optimisers_state_of_a_single_number_goes_where_it_is():
     """A learned temperature has no dimension, like AdamW's count of steps, which alone stays on the CPU."""
-    from tercet.training.checkpoint import _restore
+    from tercet.training.folder.checkpoint import _restore
 
     loss = Scaled().to("meta")  # another device, on any machine
     modules = nn.ModuleDict({"loss": loss})
@@ -124,7 +124,7 @@ def test_options_resume_what_they_learn_without_python(tmp_path):
 
 
 def test_what_a_loss_learns_does_not_decay(tmp_path):
-    from tercet.training.learner import make_optimizer
+    from tercet.training.step.learner import make_optimizer
 
     loss = tercet.TripletLoss(
         tercet.PerClassMargin(7), distance=tercet.Mahalanobis(learned=True, dim=4), penalty="logsumexp",
@@ -274,7 +274,7 @@ def test_resuming_with_another_loss_is_refused(tmp_path, before, after, message)
 
 
 def test_margins_of_very_many_classes_do_not_fill_the_configuration():
-    from tercet.training.loss import described
+    from tercet.training.objective.loss import described
 
     one, other = (described(tercet.TripletLoss([0.1] * 3000 + [last])) for last in (0.2, 0.3))
     assert len(one) < 2100

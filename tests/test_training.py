@@ -19,8 +19,8 @@ from conftest import QUICK, QUICK_FLAGS, Scaled, digest, text_of, write_images
 from tercet.data.options import Augmentation
 from tercet.encoders.options import ImageOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
-from tercet.training.checkpoint import Progress
-from tercet.training.history import read_history
+from tercet.training.folder.checkpoint import Progress
+from tercet.training.folder.history import read_history
 from tercet.training.loop import _keep_best
 
 
@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(images, tmp_path, killed_at):
     code = (
         "import os, signal, torch, tercet.cli\n"
         "torch.set_num_threads(2)\n"  # as here: sums over more threads round otherwise
-        "from tercet.training.history import History\n"
+        "from tercet.training.folder.history import History\n"
         "add = History.add\n"
         "def kill(self, step, figures):\n"
         "    add(self, step, figures)\n"
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(images, tmp_path, monkeypatch):
-    from tercet.training import files
+    from tercet.training.folder import files
 
     path = tmp_path / "run"
     write = files.save_file
@@ -379,7 +379,7 @@ def test_pairs_that_share_items_share_a_label(tmp_path):
              "f one,f two"]  # fmt: skip
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     from tercet.data import read
-    from tercet.training.supervision import labels_of
+    from tercet.training.batches.supervision import labels_of
 
     records = read(str(tmp_path / "pairs.csv"))
     labels = dict(zip(records.items, labels_of(records).tolist(), strict=True))

@@ -406,7 +406,7 @@ def test_trials_that_explode_are_recorded_and_drop_out(noisy, tmp_path):
 
 
 def test_a_collapse_ends_a_trial_and_is_no_result(noisy, tmp_path, monkeypatch):
-    from tercet.training.watch import Watch
+    from tercet.training.health.watch import Watch
 
     look = Watch.look
 
@@ -463,7 +463,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bytes(tuned, noisy, tmp_path, place
     code = (
         "import os, signal, torch, tercet.cli\n"
         "torch.set_num_threads(2)\n"  # as here: sums over more threads round otherwise
-        "from tercet.training.history import History\n"
+        "from tercet.training.folder.history import History\n"
         "add = History.add\n"
         "def kill(self, step, figures):\n"
         "    add(self, step, figures)\n"
@@ -494,7 +494,7 @@ def test_finished_trials_are_not_trained_again(tuned, noisy, tmp_path, monkeypat
 
 
 def test_an_interrupted_tuning_goes_on(command, tuned, noisy, tmp_path, monkeypatch):
-    from tercet.training.history import History
+    from tercet.training.folder.history import History
 
     add, out = History.add, stopped_before(tuned, 9, tmp_path / "tuned")
     last = out / tuned.trials[9].run

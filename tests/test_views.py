@@ -22,14 +22,14 @@ from tercet.data.options import Augmentation
 from tercet.data.split import hold_out
 from tercet.encoders.options import TabularOptions, TextOptions
 from tercet.errors import ConfigError, DataError, InputError
-from tercet.training.bank import Memory
+from tercet.training.batches.feed import Feed
+from tercet.training.batches.supervision import make_supervision
+from tercet.training.batches.views import HeldViews, _encoded_as_in_training
 from tercet.training.config import BatchOptions, Config, DataOptions, LossOptions, TrainingOptions, read_config
-from tercet.training.feed import Feed
-from tercet.training.history import read_history
+from tercet.training.folder.history import read_history
 from tercet.training.model import Model, read_all
 from tercet.training.reporter import Reporter
-from tercet.training.supervision import make_supervision
-from tercet.training.views import HeldViews, _encoded_as_in_training
+from tercet.training.step.bank import Memory
 
 QUICK = {"steps": 6, "rows_per_batch": 12, "evaluate_every": 3, "views": 2, "loss": "infonce"}
 
@@ -533,7 +533,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(loose_images, tmp_path):
     code = (
         "import os, signal, sys, torch, tercet.cli\n"
         "torch.set_num_threads(2)\n"
-        "from tercet.training.history import History\n"
+        "from tercet.training.folder.history import History\n"
         "add, kill_at = History.add, int(sys.argv[1])\n"
         "def kill(self, step, figures):\n"
         "    add(self, step, figures)\n"

@@ -28,6 +28,7 @@ from tercet.evaluation import Evaluation
 from tercet.index import Index
 from tercet.mining.options import MiningOptions
 from tercet.training.assessment import assess, assess_raw, has_raw
+from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -35,24 +36,18 @@ from tercet.training.config import (
     field_names,
     read_config,
 )
-from tercet.training.loss import LOSS_FILE, Loss, make_distance
-from tercet.training.loss_state import read_state
+from tercet.training.folder.metrics import read_metrics, remove_assessment, write_assessment
+from tercet.training.folder.trackers import Tracker
+from tercet.training.health.watch import diagnose_folder
+from tercet.training.intake import read_source, warn_of_duplicates
 from tercet.training.mined import MinedRecords, mine_records
 from tercet.training.model import Model, read_all, weights_hash
-from tercet.training.one_side import of_side, read_side
+from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
+from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
-from tercet.training.session import (
-    read_metrics,
-    read_source,
-    remove_assessment,
-    run_session,
-    warn_of_duplicates,
-    write_assessment,
-)
-from tercet.training.shared import told
-from tercet.training.trackers import Tracker
-from tercet.training.watch import diagnose_folder
+from tercet.training.session import run_session
+from tercet.training.step.shared import told
 
 NOT_COPIED = {"checkpoints", "cache"}
 """Folders of a run that other ranks need no copy of."""

@@ -95,7 +95,7 @@ def request_of(command: Train) -> Request:
 
 
 def _show_end(folder: Path, reason: str, as_json: bool) -> None:
-    from tercet.training.session import read_metrics
+    from tercet.training.folder.metrics import read_metrics
 
     metrics = read_metrics(folder)
     if as_json:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tercet.errors import InputError, RunError
-from tercet.training import files
+from tercet.training.folder import files
 
 
 def check_parquet_path(path: Path) -> None:

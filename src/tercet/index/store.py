@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from tercet.distances import Distance, Mahalanobis, resolve
 from tercet.errors import InputError, RunError
 from tercet.neighbors import ApproximateNeighbors, nearest
-from tercet.training import files
+from tercet.training.folder import files
 
 FORMAT = 1
 

@@ -8,7 +8,7 @@ from typing import Any
 from tercet.report import figures, tables
 from tercet.report.folder import RunFolder, read_folder
 from tercet.report.wording import number
-from tercet.training.files import write_text
+from tercet.training.folder.files import write_text
 
 MOST_SKIPPED_SHOWN = 50
 

@@ -8,7 +8,7 @@ from typing import Any
 from tercet.errors import TercetError
 from tercet.report.folder import RunFolder
 from tercet.report.wording import AT_THRESHOLD, Metric, compared_metrics, metric_of, number
-from tercet.training.watch import diagnose_folder
+from tercet.training.health.watch import diagnose_folder
 
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 CARDS = ("triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")

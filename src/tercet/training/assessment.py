@@ -21,8 +21,8 @@ from tercet.evaluation import (
     given_pairs,
     pairs_across,
 )
+from tercet.training.batches.supervision import labels_of
 from tercet.training.model import Readable
-from tercet.training.supervision import labels_of
 
 THUMBNAIL_PIXELS = 96
 MOST_PAIRS = 2_000_000  # verified; of more, a sample, which the evaluation says

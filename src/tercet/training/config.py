@@ -28,7 +28,7 @@ from tercet.encoders.options import (
 )
 from tercet.errors import ConfigError, RunError, suggest
 from tercet.mining.options import MiningOptions
-from tercet.training.toml import from_mapping, to_mapping
+from tercet.training.folder.toml import from_mapping, to_mapping
 
 FORMAT = 1
 """Version of the run folder's layout; a run with a higher one was written by a newer Tercet."""

@@ -18,25 +18,29 @@ from tercet.data.samplers import MinedBatches
 from tercet.errors import TrainingError
 from tercet.kernels import Plan
 from tercet.neighbors.vectors import LARGEST
-from tercet.training import checkpoint
 from tercet.training.assessment import better, evaluate_vectors
-from tercet.training.bank import Memory
-from tercet.training.chunk import items_in_batch
+from tercet.training.batches.feed import Fed, Feed
+from tercet.training.batches.loading import gains_by_workers
+from tercet.training.batches.miner import Miner
+from tercet.training.batches.supervision import Sampler, make_supervision, whole_loss
 from tercet.training.config import Config
-from tercet.training.failure import save_failure
-from tercet.training.feed import Fed, Feed
-from tercet.training.files import write_tensors
-from tercet.training.gradient_cache import warning_of_statistics
-from tercet.training.history import History, NoHistory
+from tercet.training.folder import checkpoint
+from tercet.training.folder.failure import save_failure
+from tercet.training.folder.files import write_tensors
+from tercet.training.folder.history import History, NoHistory
+from tercet.training.folder.trackers import TensorBoard, Tracker
+from tercet.training.health.vitals import VitalSigns
+from tercet.training.health.watch import Watch, case_of
 from tercet.training.interrupt import stop_requests
-from tercet.training.learner import Learner, NotFinite, Step
-from tercet.training.loading import gains_by_workers
-from tercet.training.loss import LOSS_FILE, Loss, make_distance
-from tercet.training.loss_state import save_state, state_of
-from tercet.training.miner import Miner
 from tercet.training.model import Model, Readable
+from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
+from tercet.training.objective.loss_state import save_state, state_of
 from tercet.training.reporter import Advance, Reporter
-from tercet.training.shared import (
+from tercet.training.step.bank import Memory
+from tercet.training.step.chunk import items_in_batch
+from tercet.training.step.gradient_cache import warning_of_statistics
+from tercet.training.step.learner import Learner, NotFinite, Step
+from tercet.training.step.shared import (
     encode_whole,
     spread_buffers,
     spread_state,
@@ -44,10 +48,6 @@ from tercet.training.shared import (
     told,
     warning_of_shares,
 )
-from tercet.training.supervision import Sampler, make_supervision, whole_loss
-from tercet.training.trackers import TensorBoard, Tracker
-from tercet.training.vitals import VitalSigns
-from tercet.training.watch import Watch, case_of
 
 START_WEIGHTS = "checkpoints/start-encoder.safetensors"  # of a run that may have to go back to them
 HISTORY_ROWS = 2000

@@ -19,8 +19,8 @@ from tercet.errors import DataError, InputError, RunError
 from tercet.mining.options import MiningOptions
 from tercet.mining.tables import suspects_csv, triplet_table
 from tercet.mining.triplets import Mined, mine_triplets
-from tercet.training import files
-from tercet.training.embeddings import embed_set
+from tercet.training.folder import files
+from tercet.training.folder.embeddings import embed_set
 from tercet.training.model import Model
 from tercet.training.reporter import Reporter
 

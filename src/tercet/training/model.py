@@ -22,10 +22,10 @@ from tercet.encoders.base import Encoder
 from tercet.encoders.build import build, fit_buffers, prepare
 from tercet.encoders.custom import CustomEncoder
 from tercet.errors import InputError, RunError
-from tercet.training import files
 from tercet.training.config import EncoderOptions
-from tercet.training.loss import LOSS_FILE
-from tercet.training.loss_state import read_state
+from tercet.training.folder import files
+from tercet.training.objective.loss import LOSS_FILE
+from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import Reporter
 
 EMBED_BATCH = 128

@@ -31,9 +31,9 @@ from tercet.training.config import (
     read_config,
     read_partial_config,
 )
-from tercet.training.loss import Loss, options_of
-from tercet.training.toml import typed_value
-from tercet.training.trackers import Tracker
+from tercet.training.folder.toml import typed_value
+from tercet.training.folder.trackers import Tracker
+from tercet.training.objective.loss import Loss, options_of
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import platform
 from pathlib import Path
 from typing import Any, cast
@@ -17,29 +16,30 @@ import tercet
 from tercet.collectives import ALONE, Ranks, local_device
 from tercet.data.augmentation import check_channels
 from tercet.data.options import Augmentation
-from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
-from tercet.data.split import hold_out
-from tercet.errors import ConfigError, DataError, InputError, RunError
+from tercet.errors import ConfigError, InputError, RunError
 from tercet.evaluation import calibrate
 from tercet.losses.base import BatchLoss
-from tercet.training import files
 from tercet.training.assessment import SELECTIONS, Assessment, assess, pairs_of
-from tercet.training.chunk import with_chunk
+from tercet.training.batches.loading import gains_by_workers
+from tercet.training.batches.towers import choose_towers
+from tercet.training.batches.views import HeldViews, check_views, with_views
 from tercet.training.config import (
     ENCODERS,
     FREE,
     Config,
-    DataOptions,
     EncoderOptions,
     field_names,
     read_config,
     sized,
 )
-from tercet.training.loading import gains_by_workers
+from tercet.training.folder import files
+from tercet.training.folder.metrics import drop_evaluations, write_assessment
+from tercet.training.intake import read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
-from tercet.training.loss import (
+from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
+from tercet.training.objective.loss import (
     LOSS_FILE,
     Loss,
     completed,
@@ -49,8 +49,8 @@ from tercet.training.loss import (
     options_of,
     own_options,
 )
-from tercet.training.loss_checks import check_domain, check_loss, warn_of_loss
-from tercet.training.loss_state import (
+from tercet.training.objective.loss_checks import check_domain, check_loss, warn_of_loss
+from tercet.training.objective.loss_state import (
     START_FILE,
     check_start,
     read_state,
@@ -58,12 +58,10 @@ from tercet.training.loss_state import (
     save_state,
     state_of,
 )
-from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
-from tercet.training.shared import check_same, encode_whole, spread_state, told
-from tercet.training.towers import choose_towers
-from tercet.training.views import HeldViews, as_items, check_views, with_views
+from tercet.training.step.chunk import with_chunk
+from tercet.training.step.shared import check_same, encode_whole, spread_state, told
 
 DEFAULT_STEPS = 500
 DEFAULT_RATE = 1e-3
@@ -86,7 +84,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     if first and not resuming:
         _check_free(folder, resume)
     resuming = told(resuming, ranks)
-    train_records, held_records = _read_data(request, reporter)
+    train_records, held_records = read_data(request, reporter)
     if ranks.size > 1 and train_records.kind == SIDES:
         raise InputError(
             f"two towers are trained by one process, and there are {ranks.size}; start it without torchrun."
@@ -106,7 +104,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     check_same(config, _hash_of(known, held.records.fingerprints()), ranks)
     warn_of_duplicates(known, held.records, "validation", reporter)
     if train.records.form == "items":
-        _warn_of_copies(known, reporter)
+        warn_of_copies(known, reporter)
     check_views(config, model, train)
     if resuming and first:
         _check_same_data(known, folder)
@@ -139,7 +137,7 @@ def _conclude(
 ) -> None:  # fmt: skip
     """Calibrate and assess, and write what came of the training; `before` is the hash of the weights at its start."""
     if before not in (None, weights_hash(folder)):
-        _drop_evaluations(folder)
+        drop_evaluations(folder)
     reporter.say(
         f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
     )
@@ -218,80 +216,6 @@ def _check_same_data(known: np.ndarray, folder: Path) -> None:
         raise ConfigError(
             f"{folder} cannot be resumed: its training data has changed since. Bring the data back, or start a new run."
         )
-
-
-def _drop_evaluations(folder: Path) -> None:
-    """Remove what was measured with other weights."""
-    for path in (folder / "evaluations").glob("*.json"):
-        remove_assessment(folder, path.stem)
-
-
-def remove_assessment(folder: Path, name: str) -> None:
-    """Remove an evaluation and its figures, if there is one."""
-    (folder / "evaluations" / f"{name}.json").unlink(missing_ok=True)
-    kept = _metrics_but(folder, name)
-    if kept != read_metrics(folder):
-        files.write_json(folder / "metrics.json", kept)
-
-
-def _metrics_but(folder: Path, name: str) -> dict[str, Any]:
-    """The run's figures without those of one evaluation."""
-    return {key: value for key, value in read_metrics(folder).items() if not key.startswith(f"{name}.")}
-
-
-def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
-    """Training and validation records, said aloud; part of the source is held out where no validation is given."""
-    has_views = request.batch.views > 1
-    records = read_source(request.source, request.data, not has_views or request.data.form == "labels")
-    records = as_items(records) if has_views else records
-    reporter.say(f"training data: {records.description}")
-    for one in records.skipped[:3]:
-        reporter.say(f"  skipped {one.name}: {one.reason}")
-    if len(records.skipped) > 3:
-        reporter.say(f"  and {len(records.skipped) - 3} more")
-    if records.form == "items":
-        if not has_views:
-            raise DataError(
-                f"{records.source} has no labels, pairs or triplets. Training needs them, or views of each item, which "
-                "take their place: add --views 2."
-            )
-        reporter.say(f"no labels: what is alike is {request.batch.views} views of an item")
-    validation = request.validation if request.validation is not None else request.data.validation
-    if validation is None:
-        train, held, sentence = hold_out(records, request.data.holdout, request.data.holdout_by, request.training.seed)
-        reporter.say(f"validation data: {sentence}")
-        return train, held
-    if records.form == "items":
-        held = _read_labels_or_items(validation, request.data)
-    else:
-        held = read_source(validation, request.data)
-    if (held.kind, held.columns) != (records.kind, records.columns):
-        raise DataError(
-            f"the validation data ({held.description}) is not like the training data ({records.description})."
-        )
-    reporter.say(f"validation data: {held.description}")
-    return records, held
-
-
-def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
-    """Validation data of a training without labels, which may have some."""
-    records = as_items(read_source(source, dataclasses.replace(options, form=None), labelled=False))
-    if records.form not in ("labels", "pairs", "items"):
-        raise DataError(
-            f"{records.source} holds {records.form.replace('-', ' ')}; to validate a training without labels, give "
-            "items with labels or without, or positive pairs."
-        )
-    return records
-
-
-def read_source(source: Any, options: DataOptions, labelled: bool = True) -> Records:
-    """Read a source with the options of a configuration, as far as they apply to it."""
-    is_table = isinstance(source, (str, Path)) and Path(source).is_file()
-    table = options if is_table else DataOptions()
-    return read(
-        source, kind=options.kind, form=options.form, labelled=labelled,
-        label=table.label, columns=table.columns, root=table.root, towers=options.towers,
-    )  # fmt: skip
 
 
 def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
@@ -392,44 +316,6 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records, held
         mine=request.mine,
         custom_loss=described(loss),
     )
-
-
-def warn_of_duplicates(known: np.ndarray, records: Records, name: str, reporter: Reporter) -> int:
-    """Count and name the records whose contents are among the fingerprints of the training data."""
-    rows = np.flatnonzero(np.isin(records.fingerprints(), known))
-    if len(rows):
-        first = ", ".join(str(records.names[row]) for row in rows[:3])
-        reporter.warn(
-            f"{len(rows)} of {len(records)} items of the {name} data are also in the training data ({first}"
-            f"{', ...' if len(rows) > 3 else ''}): figures on them flatter the model"
-        )
-    return len(rows)
-
-
-def _warn_of_copies(known: np.ndarray, reporter: Reporter) -> None:
-    """Warn of items with equal contents, which a training on views would push apart."""
-    copies = len(known) - len(np.unique(known))
-    if copies:
-        reporter.warn(
-            f"{copies:,} of {len(known):,} items of the training data are copies of others, and count as unlike them; "
-            "remove them"
-        )
-
-
-def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:
-    """Write evaluations/`name`.json, and its figures into metrics.json as `name`.<metric>."""
-    skipped = [{"name": one.name, "reason": one.reason} for one in records.skipped]
-    files.write_json(folder / "evaluations" / f"{name}.json", assessment.to_json(name, duplicates, skipped))
-    evaluation = assessment.evaluation
-    figures: dict[str, Any] = {f"{name}.{metric}": value for metric, value in evaluation.metrics.items()}
-    figures |= {f"{name}.{metric}_interval": list(ends) for metric, ends in evaluation.intervals.items() if ends}
-    files.write_json(folder / "metrics.json", _metrics_but(folder, name) | figures)
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The contents of metrics.json; empty before the first evaluation."""
-    path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _calibrated_assessment(

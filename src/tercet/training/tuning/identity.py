@@ -11,9 +11,9 @@ from typing import Any
 from tercet.data.records import Records
 from tercet.errors import ConfigError, DataError, RunError
 from tercet.training.config import ENCODERS, read_toml
-from tercet.training.loss import described
+from tercet.training.folder.toml import from_mapping, to_mapping
+from tercet.training.objective.loss import described
 from tercet.training.request import Request
-from tercet.training.toml import from_mapping, to_mapping
 from tercet.training.tuning.options import TuningOptions
 from tercet.training.tuning.space import encoder_of
 

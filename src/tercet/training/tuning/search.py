@@ -21,18 +21,16 @@ from torch import nn
 
 from tercet.data.options import Augmentation
 from tercet.data.records import Records
-from tercet.data.records import listed as skipped_ones
-from tercet.data.split import hold_out
 from tercet.encoders.options import EncoderOptions
-from tercet.errors import ConfigError, DataError, TrainingError, check_choice
+from tercet.errors import ConfigError, TrainingError, check_choice
 from tercet.mining.options import MiningOptions
-from tercet.training import files
 from tercet.training.assessment import SELECTIONS
 from tercet.training.config import Config, field_names, option_groups, read_config, read_toml
-from tercet.training.loss import Loss
+from tercet.training.folder import files
+from tercet.training.intake import read_data
+from tercet.training.objective.loss import Loss
 from tercet.training.reporter import Advance, ConsoleReporter, Reporter
 from tercet.training.request import Request, base_request, make_request
-from tercet.training.session import read_source
 from tercet.training.tuning.comparison import Finalist, effects_of, finalists_of, ranked, verdict_of
 from tercet.training.tuning.identity import SETTINGS_FILE, check_free, check_same, read_settings, settings_of
 from tercet.training.tuning.options import TuningOptions
@@ -51,13 +49,6 @@ from tercet.training.tuning.space import (
 from tercet.training.tuning.trials import Trainer, Trial
 
 STEPS = 500  # of the last rung, as of a training, where none are given
-METRICS = {
-    "labels": ("map_at_r", "recall_at_1", "auc", "eer"),
-    "pairs": ("map_at_r", "recall_at_1", "auc", "eer"),
-    "triplets": ("triplet_accuracy", "auc", "eer"),
-    "marked-pairs": ("auc", "eer"),
-}
-"""What trials can be ranked by, by the form of the validation data."""
 BEST_FILE = "best.toml"
 RESULT_FILE = "tuning.json"
 
@@ -129,7 +120,7 @@ def tune_request(request: Request, options: TuningOptions, folder: Path, resume:
         raise ConfigError(
             f"epochs is {request.training.epochs}, and a tuning counts in steps, which rungs can divide; give steps."
         )
-    train, held = _read_data(request, reporter)
+    train, held = read_data(request, reporter)  # once for all: a trial's own seed would split them otherwise
     steps = request.training.steps or STEPS
     metric = _metric(request, options, held)
     space = space_of(request, options, train)
@@ -268,26 +259,6 @@ def _removed_if_nothing_began(folder: Path, resuming: bool) -> Iterator[None]:
         raise
 
 
-def _read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
-    """What all trials train on and are measured on, split once: a trial's own seed would split it otherwise."""
-    records = read_source(request.source, request.data)
-    reporter.say(f"training data: {records.description}")
-    if records.skipped:
-        reporter.say(f"  skipped {skipped_ones(records.skipped)}")
-    if records.form == "items":
-        raise DataError(f"{records.source} has no labels, pairs or triplets, and training needs them.")
-    given = request.validation if request.validation is not None else request.data.validation
-    if given is not None:
-        held = read_source(given, request.data)
-        if held.form == "items":
-            raise DataError(f"{held.source} has no labels, pairs or triplets, and trials are ranked by them.")
-        reporter.say(f"validation data: {held.description}")
-        return records, held
-    train, held, sentence = hold_out(records, request.data.holdout, request.data.holdout_by, request.training.seed)
-    reporter.say(f"validation data: {sentence}")
-    return train, held
-
-
 def _metric(request: Request, options: TuningOptions, held: Records) -> str:
     """What trials are ranked by.
 
@@ -296,7 +267,7 @@ def _metric(request: Request, options: TuningOptions, held: Records) -> str:
     """
     selection = request.training.selection
     usual = SELECTIONS[held.form][0] if selection in (None, "loss") else str(selection)
-    metric, known = options.metric or usual, METRICS[held.form]
+    metric, known = options.metric or usual, SELECTIONS[held.form]
     if metric not in known:
         raise ConfigError(
             f"metric is {metric!r}, and the validation data ({held.count()}) tells {', '.join(known)}; choose one of "

@@ -17,8 +17,8 @@ from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, InputError, TercetWarning
 from tercet.losses.base import BatchLoss
 from tercet.training.config import ENCODERS, LossOptions
-from tercet.training.loss import completed, make_loss
-from tercet.training.loss_checks import check_supervision
+from tercet.training.objective.loss import completed, make_loss
+from tercet.training.objective.loss_checks import check_supervision
 from tercet.training.request import Request
 from tercet.training.tuning.options import VALUES, TuningOptions
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from tercet.data.records import Records
 from tercet.errors import DataError, InputError, TrainingError
-from tercet.training import files
+from tercet.training.folder import files
+from tercet.training.folder.metrics import read_metrics
 from tercet.training.loop import Outcome
 from tercet.training.reporter import Advance, Reporter
 from tercet.training.request import Request
-from tercet.training.session import read_metrics, run_session
+from tercet.training.session import run_session
 from tercet.training.tuning.options import VALUES
 from tercet.training.tuning.space import Settings, applied
 

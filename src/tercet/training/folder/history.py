@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import StorageError
-from tercet.training import files
-from tercet.training.trackers import Tracker
+from tercet.training.folder import files
+from tercet.training.folder.trackers import Tracker
 
 
 class History:

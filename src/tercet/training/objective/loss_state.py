@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.losses import TripletLoss
 from tercet.losses.base import BatchLoss
-from tercet.training import files
-from tercet.training.loss import Loss
+from tercet.training.folder import files
+from tercet.training.objective.loss import Loss
 
 START_FILE = "checkpoints/start.safetensors"
 State = dict[str, Tensor]

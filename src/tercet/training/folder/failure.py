@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from tercet.data.records import Records
-from tercet.training import files
-from tercet.training.feed import Fed
+from tercet.training.batches.feed import Fed
+from tercet.training.folder import files
 
 FOLDER = "failed-step"
 

@@ -13,7 +13,7 @@ from tercet.data.wishes import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, check_choice
 from tercet.training.config import DataOptions
-from tercet.training.session import read_source
+from tercet.training.intake import read_source
 
 
 def read_side(data: Any, side: str | None, options: TowersOptions, given: Mapping[str, Any]) -> Records:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tercet.data.records import plural
 from tercet.data.sides import TwoSides
 from tercet.errors import InputError
-from tercet.training.dropout import KeyedDraws
+from tercet.training.step.dropout import KeyedDraws
 
 S = TypeVar("S")
 BATCH_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -14,9 +14,9 @@ from tercet.doctor import Case, Diagnosis, Finding, diagnose
 from tercet.doctor.illnesses import PointCollapse
 from tercet.errors import RunError
 from tercet.training.config import Config, read_partial_config
-from tercet.training.history import read_history
-from tercet.training.loss import LOSS_FILE, make_distance
-from tercet.training.loss_state import START_FILE, read_state
+from tercet.training.folder.history import read_history
+from tercet.training.objective.loss import LOSS_FILE, make_distance
+from tercet.training.objective.loss_state import START_FILE, read_state
 from tercet.training.reporter import Reporter
 
 LOOKS = 50

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tercet.errors import RunError
-from tercet.training import files
+from tercet.training.folder import files
 
 KEPT = 2
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from tercet.collectives import ALONE, Ranks
 from tercet.data.records import Records
 from tercet.training.config import BatchOptions, Config
-from tercet.training.dropout import KeyedDraws
-from tercet.training.gradient_cache import buffers_as_now
 from tercet.training.model import Model, Readable, mixed_precision, move
+from tercet.training.step.dropout import KeyedDraws
+from tercet.training.step.gradient_cache import buffers_as_now
 
 PROBED = (8, 16)  # items in the two probes, whose difference is free of weights and all else that is kept but once
 SHARE = 0.25

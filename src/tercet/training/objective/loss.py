@@ -19,7 +19,7 @@ from tercet.kernels.rule import SEMIHARD
 from tercet.losses import ContrastiveLoss, InfoNCE, SupConLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.training.config import NO_MAP, OWN_SETTINGS, SETTINGS, LossOptions, field_names, misplaced
-from tercet.training.toml import typed_value
+from tercet.training.folder.toml import typed_value
 
 Loss = Callable[..., Tensor]
 

@@ -28,9 +28,9 @@ from tercet.collectives import Ranks
 from tercet.data.records import plural
 from tercet.errors import InputError
 from tercet.training.config import Config
-from tercet.training.gradient_cache import batch_statistics
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Reporter
+from tercet.training.step.gradient_cache import batch_statistics
 
 BUCKET_BYTES = 32 * 1024**2
 """Gradients sent at a time, which are copied for it."""

@@ -20,11 +20,11 @@ from tercet.data.sides import SIDES
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.losses.inputs import unit_rows
-from tercet.training.bank import Memory
 from tercet.training.config import BatchOptions
-from tercet.training.loss import Loss, given_labels
-from tercet.training.loss_checks import check_supervision
-from tercet.training.loss_state import device_of, learned_figures
+from tercet.training.objective.loss import Loss, given_labels
+from tercet.training.objective.loss_checks import check_supervision
+from tercet.training.objective.loss_state import device_of, learned_figures
+from tercet.training.step.bank import Memory
 
 Statistics = dict[str, float]
 

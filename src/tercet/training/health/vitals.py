@@ -16,8 +16,8 @@ from tercet.data.randomness import keyed
 from tercet.distances import Distance
 from tercet.encoders.base import Encoder
 from tercet.losses.base import BatchLoss
-from tercet.training.shared import gather_norms
-from tercet.training.supervision import Batch, Labelled, Statistics, Supervision
+from tercet.training.batches.supervision import Batch, Labelled, Statistics, Supervision
+from tercet.training.step.shared import gather_norms
 
 SAMPLE = 128
 """Items looked at, at most: 8,128 pairs put the median within a few per cent, in about a millisecond."""

@@ -17,14 +17,14 @@ from tercet.data.sides import TwoSides
 from tercet.errors import TrainingError
 from tercet.losses import TripletLoss
 from tercet.losses.base import BatchLoss
+from tercet.training.batches.feed import Fed, Pictures
+from tercet.training.batches.supervision import Statistics, Supervision
 from tercet.training.config import Config
-from tercet.training.feed import Fed, Pictures
-from tercet.training.gradient_cache import cached_step, cut, take
-from tercet.training.loss import Loss
 from tercet.training.model import Model, mixed_precision, move
-from tercet.training.schedule import learning_rate_factor
-from tercet.training.shared import average_gradients, spread_buffers
-from tercet.training.supervision import Statistics, Supervision
+from tercet.training.objective.loss import Loss
+from tercet.training.step.gradient_cache import cached_step, cut, take
+from tercet.training.step.schedule import learning_rate_factor
+from tercet.training.step.shared import average_gradients, spread_buffers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 
 import tercet
 from tercet.data.records import Records
-from tercet.training import files
+from tercet.training.folder import files
+from tercet.training.folder.toml import to_mapping
 from tercet.training.model import Model, read_all
 from tercet.training.reporter import Reporter
-from tercet.training.toml import to_mapping
 
 FOLDER = "cache"
 

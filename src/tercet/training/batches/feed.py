@@ -12,10 +12,10 @@ from tercet.collectives import ALONE, Ranks
 from tercet.data.augmentation import Augmentation, draw
 from tercet.data.corruption import corrupt
 from tercet.data.sides import TwoSides
-from tercet.training.loading import Loading
-from tercet.training.miner import Miner
+from tercet.training.batches.loading import Loading
+from tercet.training.batches.miner import Miner
+from tercet.training.batches.supervision import Batch, Supervision
 from tercet.training.model import Readable
-from tercet.training.supervision import Batch, Supervision
 
 
 class Pictures(NamedTuple):

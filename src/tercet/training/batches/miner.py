@@ -18,11 +18,11 @@ from tercet.distances import Distance
 from tercet.mining.options import MiningOptions
 from tercet.mining.tables import suspects_csv
 from tercet.mining.triplets import Mined, mine_triplets
-from tercet.training import files
+from tercet.training.folder import files
 from tercet.training.mined import DEFAULT_MARGIN
 from tercet.training.model import Model, Readable
 from tercet.training.reporter import Reporter
-from tercet.training.shared import encode_whole, spread_tensors
+from tercet.training.step.shared import encode_whole, spread_tensors
 
 SUSPECTS_FILE = "suspects.csv"
 

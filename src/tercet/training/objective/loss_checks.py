@@ -15,9 +15,9 @@ from tercet.errors import InputError
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.training.config import Config
-from tercet.training.loss import Loss
-from tercet.training.loss_state import START_FILE, state_of, unlike_its_settings
 from tercet.training.model import EMBED_BATCH, Model, Readable
+from tercet.training.objective.loss import Loss
+from tercet.training.objective.loss_state import START_FILE, state_of, unlike_its_settings
 from tercet.training.reporter import Reporter
 
 

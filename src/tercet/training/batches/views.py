@@ -21,12 +21,12 @@ from tercet.data.corruption import DEFAULT_SHARE, corrupt
 from tercet.data.records import Records
 from tercet.errors import InputError
 from tercet.training.assessment import Assessment
+from tercet.training.batches.loading import load
 from tercet.training.config import BatchOptions, Config
-from tercet.training.dropout import KeyedDraws
-from tercet.training.gradient_cache import BATCH_STATISTICS, buffers_as_now
-from tercet.training.loading import load
 from tercet.training.model import EMBED_BATCH, Model, Readable
 from tercet.training.reporter import Reporter
+from tercet.training.step.dropout import KeyedDraws
+from tercet.training.step.gradient_cache import BATCH_STATISTICS, buffers_as_now
 
 HELD_VIEWS = 2
 HELD_STEP = 2**48

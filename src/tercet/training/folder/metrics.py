@@ -1,0 +1,46 @@
+"""metrics.json and evaluations/: what was measured of a run, by the name of the evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tercet.data.records import Records
+from tercet.training.assessment import Assessment
+from tercet.training.folder import files
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The contents of metrics.json; empty before the first evaluation."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:
+    """Write evaluations/`name`.json, and its figures into metrics.json as `name`.<metric>."""
+    skipped = [{"name": one.name, "reason": one.reason} for one in records.skipped]
+    files.write_json(folder / "evaluations" / f"{name}.json", assessment.to_json(name, duplicates, skipped))
+    evaluation = assessment.evaluation
+    figures: dict[str, Any] = {f"{name}.{metric}": value for metric, value in evaluation.metrics.items()}
+    figures |= {f"{name}.{metric}_interval": list(ends) for metric, ends in evaluation.intervals.items() if ends}
+    files.write_json(folder / "metrics.json", _metrics_but(folder, name) | figures)
+
+
+def remove_assessment(folder: Path, name: str) -> None:
+    """Remove an evaluation and its figures, if there is one."""
+    (folder / "evaluations" / f"{name}.json").unlink(missing_ok=True)
+    kept = _metrics_but(folder, name)
+    if kept != read_metrics(folder):
+        files.write_json(folder / "metrics.json", kept)
+
+
+def drop_evaluations(folder: Path) -> None:
+    """Remove what was measured with other weights."""
+    for path in (folder / "evaluations").glob("*.json"):
+        remove_assessment(folder, path.stem)
+
+
+def _metrics_but(folder: Path, name: str) -> dict[str, Any]:
+    """The run's figures without those of one evaluation."""
+    return {key: value for key, value in read_metrics(folder).items() if not key.startswith(f"{name}.")}

@@ -1,0 +1,1 @@
+"""What the doctor is told of a training, and when it is asked."""

@@ -1,0 +1,95 @@
+"""Intake: what a source holds, said aloud, and what of it is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet.data.readers import read
+from tercet.data.records import Records
+from tercet.data.split import hold_out
+from tercet.errors import DataError
+from tercet.training.batches.views import as_items
+from tercet.training.config import DataOptions
+from tercet.training.reporter import Reporter
+from tercet.training.request import Request
+
+
+def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
+    """Training and validation records, said aloud; part of the source is held out where no validation is given."""
+    has_views = request.batch.views > 1
+    records = read_source(request.source, request.data, not has_views or request.data.form == "labels")
+    records = as_items(records) if has_views else records
+    reporter.say(f"training data: {records.description}")
+    for one in records.skipped[:3]:
+        reporter.say(f"  skipped {one.name}: {one.reason}")
+    if len(records.skipped) > 3:
+        reporter.say(f"  and {len(records.skipped) - 3} more")
+    if records.form == "items":
+        if not has_views:
+            raise DataError(
+                f"{records.source} has no labels, pairs or triplets. Training needs them, or views of each item, which "
+                "take their place: add --views 2."
+            )
+        reporter.say(f"no labels: what is alike is {request.batch.views} views of an item")
+    validation = request.validation if request.validation is not None else request.data.validation
+    if validation is None:
+        train, held, sentence = hold_out(records, request.data.holdout, request.data.holdout_by, request.training.seed)
+        reporter.say(f"validation data: {sentence}")
+        return train, held
+    if records.form == "items":
+        held = _read_labels_or_items(validation, request.data)
+    else:
+        held = read_source(validation, request.data)
+    if (held.kind, held.columns) != (records.kind, records.columns):
+        raise DataError(
+            f"the validation data ({held.description}) is not like the training data ({records.description})."
+        )
+    reporter.say(f"validation data: {held.description}")
+    return records, held
+
+
+def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
+    """Validation data of a training without labels, which may have some."""
+    records = as_items(read_source(source, dataclasses.replace(options, form=None), labelled=False))
+    if records.form not in ("labels", "pairs", "items"):
+        raise DataError(
+            f"{records.source} holds {records.form.replace('-', ' ')}; to validate a training without labels, give "
+            "items with labels or without, or positive pairs."
+        )
+    return records
+
+
+def read_source(source: Any, options: DataOptions, labelled: bool = True) -> Records:
+    """Read a source with the options of a configuration, as far as they apply to it."""
+    is_table = isinstance(source, (str, Path)) and Path(source).is_file()
+    table = options if is_table else DataOptions()
+    return read(
+        source, kind=options.kind, form=options.form, labelled=labelled,
+        label=table.label, columns=table.columns, root=table.root, towers=options.towers,
+    )  # fmt: skip
+
+
+def warn_of_duplicates(known: np.ndarray, records: Records, name: str, reporter: Reporter) -> int:
+    """Count and name the records whose contents are among the fingerprints of the training data."""
+    rows = np.flatnonzero(np.isin(records.fingerprints(), known))
+    if len(rows):
+        first = ", ".join(str(records.names[row]) for row in rows[:3])
+        reporter.warn(
+            f"{len(rows)} of {len(records)} items of the {name} data are also in the training data ({first}"
+            f"{', ...' if len(rows) > 3 else ''}): figures on them flatter the model"
+        )
+    return len(rows)
+
+
+def warn_of_copies(known: np.ndarray, reporter: Reporter) -> None:
+    """Warn of items with equal contents, which a training on views would push apart."""
+    copies = len(known) - len(np.unique(known))
+    if copies:
+        reporter.warn(
+            f"{copies:,} of {len(known):,} items of the training data are copies of others, and count as unlike them; "
+            "remove them"
+        )
