@@ -79,8 +79,8 @@ def test_an_unknown_key_suggests_the_likely_one(tmp_path):
         read_config(path)
     assert str(raised.value) == (
         f"{path}: batch: unknown key 'sample_per_class'. Did you mean 'samples_per_class'? Known here are "
-        "classes_per_batch, samples_per_class, rows_per_batch, singletons, mine_every, memory, memory_warmup, "
-        "momentum, batch_size, views, corruption, chunk."
+        "classes_per_batch, samples_per_class, rows_per_batch, singletons, class_sampling, mine_every, memory, "
+        "memory_warmup, momentum, batch_size, views, corruption, chunk."
     )
 
 

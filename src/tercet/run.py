@@ -29,6 +29,7 @@ from tercet.index import Index
 from tercet.mining.options import MiningOptions
 from tercet.training.assessment import assess, assess_raw, has_raw
 from tercet.training.batches.one_side import of_side, read_side
+from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -36,7 +37,12 @@ from tercet.training.config import (
     field_names,
     read_config,
 )
-from tercet.training.folder.metrics import read_metrics, remove_assessment, write_assessment
+from tercet.training.folder.metrics import (
+    read_class_sizes,
+    read_metrics,
+    remove_assessment,
+    write_assessment,
+)
 from tercet.training.folder.trackers import Tracker
 from tercet.training.health.watch import diagnose_folder
 from tercet.training.intake import read_source, warn_of_duplicates
@@ -262,12 +268,13 @@ class Run:
         duplicates = warn_of_duplicates(known, readable.records, name, reporter)
         threshold = self.metrics.get("validation.threshold")
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
-        found = assess(vectors, readable.records, self.distance, threshold)
+        trained = read_class_sizes(self.path)
+        found = assess(vectors, readable.records, self.distance, threshold, trained)
         write_assessment(self.path, name, found, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline and has_raw(readable.records):
-            raw = assess_raw(readable)
+            raw = assess_raw(readable, trained)
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
 
@@ -425,6 +432,7 @@ def train(
     validation: Any = None,
     augmentation: Augmentation | None = None,
     mine: MiningOptions | None = None,
+    curriculum: CurriculumOptions | None = None,
     config: str | Path | Config | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -447,6 +455,7 @@ def train(
         validation: validation data like `source`; by default a fifth of the classes is held out.
         augmentation: random changes of training images.
         mine: the rules of mining, with mine_every=N.
+        curriculum: `tercet.training.batches.pacing.CurriculumOptions`, to train on a part of the data that grows.
         config: a config.toml, which may hold only some of the settings, to start from.
         resume: go on with `out`, from its newest checkpoint.
         progress: show it.
@@ -472,7 +481,7 @@ def train(
     folder = Path(out)
     request = make_request(base_request(source, config, folder, resume), encoder, encoder_arguments or {}, loss,
                            validation, augmentation, mine, options)  # fmt: skip
-    request = dataclasses.replace(request, tracker=tracker)
+    request = dataclasses.replace(request, tracker=tracker, curriculum=curriculum or request.curriculum)
     with joined(request.training.device) as ranks:
         reporter = ConsoleReporter() if progress else Reporter()
         train_request(request, folder, resume, reporter, ranks)

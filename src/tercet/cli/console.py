@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BY_THIRDS = tuple(f"{name}_{third}" for name in ("recall_at_1", "map_at_r") for third in ("rare", "middle", "common"))
+"""Figures that are there where classes are of unlike sizes."""
+
 Json = Annotated[
     bool,
     tyro.conf.FlagCreatePairsOff,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from tercet.cli.console import Json, ReadOptions, figure, parse, reporter, show, show_json
+from tercet.cli.console import BY_THIRDS, Json, ReadOptions, figure, parse, reporter, show, show_json
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _is_of_sides(key: str, name: str) -> bool:
 
 
 SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "far", "frr", "recall_at_1", "r_precision", "map_at_r",
-         "triplet_accuracy")  # fmt: skip
+         "triplet_accuracy", *BY_THIRDS)  # fmt: skip
 
 
 def table(metrics: dict[str, object], name: str, baseline: str | None) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
-from tercet.cli.console import Json, figure, parse, reporter, show, show_json
+from tercet.cli.console import BY_THIRDS, Json, figure, parse, reporter, show, show_json
 from tercet.data.options import Augmentation
 from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions, TowersOptions
 from tercet.mining.options import MiningOptions
+from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.config import (
     BatchOptions,
     Config,
@@ -63,6 +64,7 @@ negative) or of pairs."""
     image: ImageOptions = field(default_factory=ImageOptions)
     augmentation: Augmentation = field(default_factory=Augmentation)
     mine: MiningOptions = field(default_factory=MiningOptions)
+    curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
     text: TextOptions = field(default_factory=TextOptions)
     tabular: TabularOptions = field(default_factory=TabularOptions)
 
@@ -90,6 +92,7 @@ def request_of(command: Train) -> Request:
     return Request(
         source=command.source, data=command.data, loss=command.loss, batch=command.batch,
         augmentation=command.augmentation, training=command.training, mine=command.mine,
+        curriculum=command.curriculum,
         encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
     )  # fmt: skip
 
@@ -126,6 +129,7 @@ def from_config(config: Config, out: str | None) -> Train:
     return Train(
         source=config.source or missing, out=out or missing, data=config.data, loss=config.loss, batch=config.batch,
         training=config.training, augmentation=config.augmentation, mine=config.mine,
+        curriculum=config.curriculum,
         image=next((one for one in encoders if isinstance(one, ImageOptions)), ImageOptions()),
         text=next((one for one in encoders if isinstance(one, TextOptions)), TextOptions()),
         tabular=encoder if isinstance(encoder, TabularOptions) else TabularOptions(),
@@ -143,9 +147,9 @@ def value_of(words: Sequence[str], flag: str) -> str | None:
 
 
 def _summary(path: Path, metrics: dict[str, Any]) -> str:
-    named = ["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy"]
+    named = ["map_at_r", "recall_at_1", "auc", "eer", "triplet_accuracy", *BY_THIRDS]
     named[2:2] = sorted(name for key in metrics if (name := key.removeprefix("validation.")).endswith(".recall_at_1"))
-    width = max(17, *map(len, named))
+    width = max(18, *map(len, named))
     found = [
         f"  {name:<{width}} {figure(metrics[key], metrics.get(key + '_interval'))}"
         for name in named

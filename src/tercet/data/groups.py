@@ -1,4 +1,4 @@
-"""A table's column of groups, such as the camera, the author or the film that items come from."""
+"""A table's further columns: groups, such as the camera or the author that items come from, and scores."""
 
 from __future__ import annotations
 
@@ -23,17 +23,31 @@ def read_groups(source: Any, column: str, records: Records) -> list[str | None]:
         InputError: the source is not a table.
         DataError: there is no such column.
     """
+    return [value if (value or "").strip() else None for value in read_column(source, column, records, "--group")]
+
+
+def read_column(source: Any, column: str, records: Records, option: str) -> list[str | None]:
+    """The cell of each record that was read from this table; arguments and errors as of `read_groups`.
+
+    Args:
+        source: see there.
+        column: see there.
+        records: see there.
+        option: that named the column.
+    """
     if not isinstance(source, str | Path) or Path(source).suffix.lower() not in TABLE_SUFFIXES:
         raise InputError(
-            f"--group names a column of a table, and {records.source} is none. From Python give groups, a value for "
-            "each item."
+            f"{option} names a column of a table, and {records.source} is none."
+            + (" From Python give groups, a value for each item." if option == "--group" else "")
         )
     table = load_table(Path(source), str(source))
-    table.column(column, "--group")
+    table.column(column, option)
     gone = {one.name for one in records.skipped}
     cells = [table.texts(name) for name in table.columns] if gone else []
     kept = [row for row in range(len(table)) if not any(column[row] in gone for column in cells)]
     if len(kept) != len(records):
-        raise DataError(f"{records.source}: its {len(records):,} items cannot be told apart by their rows, for groups.")
+        raise DataError(
+            f"{records.source}: its {len(records):,} items cannot be told apart by their rows, for {option}."
+        )
     values = table.texts(column)
-    return [values[row] if (values[row] or "").strip() else None for row in kept]
+    return [values[row] for row in kept]

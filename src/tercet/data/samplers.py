@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from tercet.data.randomness import keyed
 from tercet.data.records import plural
 from tercet.errors import ConfigError, DataError, InputError, check_choice
+
+SAMPLINGS = ("size", "root", "class")
 
 
 class _Batches:
@@ -70,12 +73,24 @@ class _Batches:
 class ClassBatches(_Batches):
     """Batches of P groups, each of K samples of one class (n is the number of samples of a class).
 
-    A class's samples are dealt in groups of K; the n mod K that are left over open its next epoch's deal, so
-    that over epochs all of its samples are used equally often. A class smaller than K is topped up: every
-    sample once, then some again. The epoch's G groups go to ceil(G / P) batches, which differ by at most one
-    group; groups of one class go to different batches as far as there are enough.
+    A class's samples are dealt in groups of K; the n mod K that are left over open its next deal, so that over
+    epochs all of its samples are used equally often. A class smaller than K is topped up: every sample once, then
+    some again. An epoch's groups, G in all, go to ceil(G / P) batches, which differ by at most one group; groups of
+    one class go to different batches as far as there are enough.
 
-    Time of an epoch: O(N K) at worst, O(N) where K divides the classes' sizes.
+    How many groups a class has in epoch e, counted from 0, is floor((e + 1) r) - floor(e r), with a rate r of groups
+    an epoch that `class_sampling` decides. Let s = max(n / K, 1) and S the sum of s over the classes of two samples
+    and more:
+
+        size: r = s, each sample once an epoch but for topping up
+        root: r = max(1, S √n / sum of √n over these classes)
+        class: r = S / (number of these classes), the same for all
+
+    So an epoch has as many groups whatever the sampling, but for rounding and, with root, for the classes that are
+    brought up to one group. A class of one sample has one group an epoch.
+
+    Time of an epoch: O(N K) at worst, O(N) where K divides the classes' sizes; a small class that is dealt many times
+    over adds what it is dealt.
 
     Args:
         labels: int64 codes of shape (N,).
@@ -83,9 +98,10 @@ class ClassBatches(_Batches):
         samples_per_class: K, at least 2.
         seed: decides every draw.
         singletons: classes of one sample are "negatives" (a group of one) or are left out ("drop").
+        class_sampling: "size", "root" or "class"; see above.
 
     Raises:
-        InputError: P or K is too small.
+        InputError: P or K is too small, or a word is unknown.
         DataError: there are fewer than two classes, or none has two samples.
     """
 
@@ -96,6 +112,7 @@ class ClassBatches(_Batches):
         samples_per_class: int,
         seed: int = 0,
         singletons: str = "negatives",
+        class_sampling: str = "size",
     ) -> None:
         super().__init__(seed)
         for name, value in (
@@ -105,9 +122,11 @@ class ClassBatches(_Batches):
             if value < 2:
                 raise InputError(f"{name} is {value}; allowed is a whole number from 2 up.")
         check_choice("singletons", singletons, ("negatives", "drop"))
+        check_choice("class_sampling", class_sampling, SAMPLINGS)
         self.classes_per_batch = classes_per_batch
         self.samples_per_class = samples_per_class
         self.singletons = singletons
+        self.class_sampling = class_sampling
         self._members = _members(np.asarray(labels, dtype=np.int64))
         self._used = [c for c, own in enumerate(self._members) if len(own) > (singletons == "drop")]
         _check_classes(self._members, self._used)
@@ -122,24 +141,50 @@ class ClassBatches(_Batches):
         return [batches[place] for place in shuffled]
 
     def _deal_class(self, c: int, epoch: int) -> list[np.ndarray]:
-        """The groups of one class in an epoch.
-
-        The deal comes out even every K / gcd(n, K) epochs; from there it is dealt again up to this epoch, so
-        that nothing but the epoch needs to be remembered.
-        """
+        """The groups of one class in an epoch."""
         own, size = self._members[c], self.samples_per_class
-        n = len(own)
-        if n == 1:
-            return [own]
-        if n < size:
-            return [own[_topped_up(n, size, keyed(self.seed, "deal", epoch, c))]]
-        left = np.empty(0, dtype=np.int64)
-        for earlier in range(epoch - epoch % (size // math.gcd(n, size)), epoch + 1):
-            order = keyed(self.seed, "deal", earlier, c).permutation(n)
+        first, end = self._groups_before(c, epoch), self._groups_before(c, epoch + 1)
+        if len(own) == 1:
+            return [own] * (end - first)
+        if len(own) < size:
+            draws = (keyed(self.seed, "deal", group, c) for group in range(first, end))
+            return [own[_topped_up(len(own), size, generator)] for generator in draws]
+        return list(own[self._dealt_groups(c, first, end)])
+
+    def _dealt_groups(self, c: int, first: int, end: int) -> np.ndarray:
+        """Groups `first` to `end` - 1, counted over all epochs, of a class of K samples and more, of shape (., K).
+
+        The deal comes out even after K / gcd(n, K) rounds of all samples; from there it is dealt again up to these
+        groups, so that nothing but the epoch needs to be remembered.
+        """
+        n, size = len(self._members[c]), self.samples_per_class
+        shared = math.gcd(n, size)
+        cycle = first // (n // shared)
+        dealt, number = cycle * (n // shared), cycle * (size // shared)
+        left, found = np.empty(0, dtype=np.int64), []
+        while dealt < end:
+            order = keyed(self.seed, "deal", number, c).permutation(n)
             stream = _continued(left, order, size)
             used = len(stream) // size * size
             groups, left = stream[:used].reshape(-1, size), stream[used:]
-        return list(own[groups])
+            found.append(groups[max(first - dealt, 0) :])
+            dealt, number = dealt + len(groups), number + 1
+        return np.concatenate(found)[: end - first]
+
+    def _groups_before(self, c: int, epoch: int) -> int:
+        """How many groups of a class all epochs before this one have."""
+        return math.floor(epoch * self._rates[c])
+
+    @cached_property
+    def _rates(self) -> list[Fraction]:
+        """Groups of each class in an epoch, on average; exact, so that floors are."""
+        by_size = [max(Fraction(int(n), self.samples_per_class), Fraction(1)) for n in self._sizes]
+        if self.class_sampling == "size":
+            return by_size
+        weights = [Fraction(math.sqrt(n) if self.class_sampling == "root" else 1) for n in self._sizes]
+        several = [c for c, n in enumerate(self._sizes) if n > 1]
+        each = sum((by_size[c] for c in several), Fraction()) / sum((weights[c] for c in several), Fraction())
+        return [max(each * weights[c], Fraction(1)) if n > 1 else Fraction(1) for c, n in enumerate(self._sizes)]
 
     @cached_property
     def _sizes(self) -> np.ndarray:
@@ -155,6 +200,8 @@ class ClassBatches(_Batches):
             f"{plural(len(self), 'batch')} an epoch, each of up to {per_batch} classes × {size} samples, "
             f"from {plural(int(used.sum()), 'sample')} in {plural(len(used), 'class')}."
         ]
+        if self.class_sampling != "size":
+            said.append(self._sampling())
         if small:
             said.append(f"Drawn again to fill up {size} samples: {plural(small, 'class')} with fewer.")
         if single:
@@ -165,6 +212,18 @@ class ClassBatches(_Batches):
             said.append(f"There are fewer than {per_batch} classes, so a batch holds some of them more than once.")
         said += self._crowding(len(used) < per_batch)
         return " ".join(said)
+
+    def _sampling(self) -> str:
+        """Words about how unlike the classes' sizes their shares of the batches are."""
+        several = np.flatnonzero(self._sizes > 1)
+        small, large = (several[pick(self._sizes[several])] for pick in (np.argmin, np.argmax))
+        parts = [
+            f"{float(self._rates[c] * self.samples_per_class / int(self._sizes[c])):.3g} times" for c in (small, large)
+        ]
+        return (
+            f"Classes are sampled by {'the root of their size' if self.class_sampling == 'root' else 'class'}: in an "
+            f"epoch a sample of the smallest class is drawn {parts[0]} and one of the largest {parts[1]}, on average."
+        )
 
     def _crowding(self, expected: bool) -> list[str]:
         """Words about batches that hold several groups of a class, or nothing but one class."""
@@ -197,6 +256,7 @@ class MinedBatches(ClassBatches):
         singletons: see `ClassBatches`.
         every: triplets are due each time so many epochs have passed.
         at_once: and before the first.
+        class_sampling: see `ClassBatches`.
     """
 
     def __init__(
@@ -208,8 +268,9 @@ class MinedBatches(ClassBatches):
         singletons: str = "negatives",
         every: int = 1,
         at_once: bool = False,
+        class_sampling: str = "size",
     ) -> None:
-        super().__init__(labels, classes_per_batch, samples_per_class, seed, singletons)
+        super().__init__(labels, classes_per_batch, samples_per_class, seed, singletons, class_sampling)
         self.every, self.at_once = every, at_once
         self.triplets, self.given_in = np.zeros((0, 3), dtype=np.int64), -1
 

@@ -13,6 +13,7 @@ from tercet.evaluation.intervals import FEWEST_UNITS, MOST_PAIRS, mean_intervals
 from tercet.evaluation.mistakes import hardest
 from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
 from tercet.evaluation.retrieval import Retrieval, retrieval
+from tercet.evaluation.thirds import Thirds, by_thirds
 from tercet.evaluation.verification import Roc, verification
 
 MOST_PAIRS_VERIFIED = 2_000_000
@@ -28,7 +29,8 @@ class Evaluation:
 
     Attributes:
         metrics: eer, auc, tar_at_far_0.1, …, threshold, accuracy, far, frr, recall_at_1, …, r_precision,
-            map_at_r, triplet_accuracy and the counts n_items, n_classes, …; None where the data cannot tell.
+            map_at_r, triplet_accuracy and the counts n_items, n_classes, …; None where the data cannot tell. Where
+            classes are of unlike sizes also recall_at_1_rare, map_at_r_common, …: see `thirds.by_thirds`.
         missing: the reason for each metric that is None.
         intervals: 95 % intervals of the metrics that have one.
         notes: what was sampled, left out or dropped, in sentences.
@@ -36,6 +38,7 @@ class Evaluation:
         histogram: edges, and the counts of same and of different pairs between them.
         mistakes: the hardest pairs, see `mistakes.hardest`.
         settings: what the evaluation was asked for.
+        thirds: of the classes by size, see `thirds.Thirds.parts`.
     """
 
     metrics: Metrics
@@ -46,6 +49,7 @@ class Evaluation:
     histogram: dict[str, list[Any]] = field(default_factory=dict)
     mistakes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    thirds: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for `json.dumps(..., allow_nan=False)`."""
@@ -68,6 +72,7 @@ def evaluate_embeddings(
     seed: int = 0,
     intervals: bool = True,
     max_pairs: int = MOST_PAIRS_VERIFIED,
+    class_sizes: np.ndarray | None = None,
 ) -> Evaluation:
     """Retrieval, leave one out, and verification on all pairs of labelled items.
 
@@ -80,8 +85,10 @@ def evaluate_embeddings(
         distance: any distance of `tercet.distances`.
         ks: the k of recall@k.
         seed: of sampled pairs and of the bootstrap.
-        intervals: whether to bootstrap over classes, which takes a second or two.
+        intervals: whether to bootstrap over classes, which takes a second or two, and to tell rare from common ones.
         max_pairs: more pairs than that are sampled, which a note says.
+        class_sizes: how many items of each item's class were trained on, (N,), to make the thirds by; by default, how
+            many are here.
 
     Raises:
         InputError: shapes that do not fit, float labels, values that are not finite.
@@ -94,11 +101,14 @@ def evaluate_embeddings(
         "n_classes": len(np.unique(found.query_classes)) + found.n_dropped,
         "n_queries": len(found.query_rows),
     }
+    thirds = _thirds(found, class_sizes, seed) if intervals else Thirds()
+    ends = mean_intervals(found.figures(), found.query_classes, seed=seed) if intervals else {}
     of_queries = Evaluation(
-        metrics=metrics | counts,
+        metrics=metrics | thirds.metrics | counts,
         missing=missing,
-        intervals=mean_intervals(found.figures(), found.query_classes, seed=seed) if intervals else {},
-        notes=_retrieval_notes(found),
+        intervals=ends | thirds.intervals,
+        notes=_retrieval_notes(found) + ([thirds.note] if thirds.note else []),
+        thirds=thirds.parts,
         settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed},
     )
     pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
@@ -173,6 +183,13 @@ def with_verification(
         histogram=_histogram(pairs),
         mistakes=hardest(pairs, threshold),
     )
+
+
+def _thirds(found: Retrieval, class_sizes: np.ndarray | None, seed: int) -> Thirds:
+    if class_sizes is not None:
+        return by_thirds(found, class_sizes[found.query_rows], "the training data", seed)
+    counted = np.bincount(found.query_classes) if len(found.query_classes) else np.zeros(0, dtype=np.int64)
+    return by_thirds(found, counted[found.query_classes], "the evaluated data", seed)
 
 
 def _retrieval_metrics(found: Retrieval, n_items: int) -> tuple[Metrics, dict[str, str]]:

@@ -65,6 +65,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "rows": rows,
         "threshold": run.figure(name, "threshold") if name else None,
         "threshold_rows": tables.at_threshold(run, name) if name else [],
+        "thirds": tables.thirds(run, name) if name else [],
         "facts": tables.facts(run),
         "training": figures.training_figures(run),
         "doctor": tables.doctor(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from tercet.errors import TercetError
@@ -11,6 +12,7 @@ from tercet.report.wording import AT_THRESHOLD, Metric, compared_metrics, metric
 from tercet.training.health.watch import diagnose_folder
 
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+BY_THIRDS = ("recall_at_1", "map_at_r")
 CARDS = ("triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")
 VERDICTS = {
     ("false_matches", True): "taken for the same, wrongly",
@@ -39,6 +41,15 @@ def at_threshold(run: RunFolder, name: str) -> list[dict[str, Any]]:
     if run.figure(name, "threshold") is None:
         return []
     return [{"metric": metric, "after": _cell(run, name, metric)} for metric in AT_THRESHOLD]
+
+
+def thirds(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    """A row for each third of the classes by size; empty where they are of like sizes."""
+    rows = []
+    for part in run.outcome(name).get("thirds", []):
+        cells = [_cell(run, name, replace(metric_of(figure), name=f"{figure}_{part['name']}")) for figure in BY_THIRDS]
+        rows.append({**part, "cells": cells})
+    return rows
 
 
 def cards(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,10 +66,22 @@ class Assessment:
         }
 
 
+def class_sizes(records: Records) -> dict[str, int]:
+    """How many items each class has; nothing for records without labels."""
+    if records.labels is None:
+        return {}
+    counts = np.bincount(records.labels, minlength=len(records.classes))
+    return {name: int(count) for name, count in zip(records.classes, counts, strict=True)}
+
+
 def evaluate_vectors(
-    vectors: np.ndarray, records: Records, distance: Any, threshold: float | None, intervals: bool
-) -> Evaluation:
-    """The evaluation that the records' form asks for, of embeddings of shape (N, D)."""
+    vectors: np.ndarray, records: Records, distance: Any, threshold: float | None, intervals: bool,
+    trained: Mapping[str, int] | None = None,
+) -> Evaluation:  # fmt: skip
+    """The evaluation that the records' form asks for, of embeddings of shape (N, D).
+
+    Figures by size of class go by `trained`, the `class_sizes` of the training data, where these hold every class.
+    """
     settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals}
     if records.kind == SIDES:
         sides = _sides_of(records)
@@ -76,6 +89,8 @@ def evaluate_vectors(
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
     if records.form in ("labels", "pairs"):
+        if records.labels is not None and trained and set(records.classes) <= set(trained):
+            settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
         return evaluate_embeddings(vectors, labels_of(records), max_pairs=_most_pairs(intervals), **settings)
     assert records.tuples is not None
     return evaluate_tuples(vectors, records.tuples, records.similar, **settings)
@@ -99,9 +114,12 @@ def _most_pairs(intervals: bool) -> int:
     return MOST_PAIRS if intervals else MOST_PAIRS_WHILE_TRAINING
 
 
-def assess(vectors: np.ndarray, records: Records, distance: Any, threshold: float | None) -> Assessment:
+def assess(
+    vectors: np.ndarray, records: Records, distance: Any, threshold: float | None,
+    trained: Mapping[str, int] | None = None,
+) -> Assessment:  # fmt: skip
     """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes."""
-    evaluation = evaluate_vectors(vectors, records, distance, threshold, intervals=True)
+    evaluation = evaluate_vectors(vectors, records, distance, threshold, True, trained)
     return Assessment(evaluation, records.count(), _shown(evaluation, records))
 
 
@@ -110,7 +128,7 @@ def has_raw(records: Records) -> bool:
     return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
 
 
-def assess_raw(data: Readable) -> Assessment:
+def assess_raw(data: Readable, trained: Mapping[str, int] | None = None) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves, without any learning.
 
     Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
@@ -119,7 +137,7 @@ def assess_raw(data: Readable) -> Assessment:
     kind = _raw_kind(data.records)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
-    found = assess(_raw_vectors(data), data.records, distance, None)
+    found = assess(_raw_vectors(data), data.records, distance, None, trained)
     return replace(found, data=f"{words}, {distance} distance, on {found.data}")
 
 

@@ -28,7 +28,9 @@ from tercet.encoders.options import (
 )
 from tercet.errors import ConfigError, RunError, suggest
 from tercet.mining.options import MiningOptions
+from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.folder.toml import from_mapping, to_mapping
+from tercet.training.step.mining_schedule import parse_schedule
 
 FORMAT = 1
 """Version of the run folder's layout; a run with a higher one was written by a newer Tercet."""
@@ -195,6 +197,10 @@ class BatchOptions:
     singletons: Literal["negatives", "drop"] = "negatives"
     """A class with one sample serves as negatives only, or is dropped."""
 
+    class_sampling: Literal["size", "root", "class"] = "size"
+    """How often classes are sampled (labelled data): by their size, so that all samples come equally often; by the \
+root of it; or all classes equally often."""
+
     mine_every: int = 0
     """Every so many epochs, mine triplets over the whole training set by the rules of --mine, and make batches of \
 their items (labelled data); never if 0."""
@@ -262,6 +268,10 @@ class TrainingOptions:
 pairs, triplet_accuracy for triplets, auc for pairs marked similar or not. loss is the loss of all validation items \
 taken as one batch, which still tells checkpoints apart where few classes are easily told apart."""
 
+    mining_schedule: str | None = None
+    """triplet: minings that follow each other, each with the share of the steps that it begins at, such as \
+easy-positive:0,semihard:0.3,hard:0.7; instead of mining."""
+
     on_collapse: Literal["warn", "stop", "remedy"] = "warn"
     """What to do when the training is seen to fail: warn once; stop, where going on is in vain; or, of a collapse to \
 a point, go on from the weights of the start with a lower learning rate and milder mining."""
@@ -271,6 +281,10 @@ a point, go on from the weights of the start with a lower learning rate and mild
 
     seed: int = 0
     """Equal seeds give equal runs, to the byte, on the same machine with the same number of threads."""
+
+    record_learned: bool = False
+    """Record at each evaluation which training items are learned, for a later curriculum (labelled data); each time \
+the training set is embedded and searched."""
 
     init: str | None = None
     """A run to start from: its encoder and weights, instead of new ones."""
@@ -302,6 +316,7 @@ class Config:
     augmentation: Augmentation
     training: TrainingOptions
     mine: MiningOptions = field(default_factory=MiningOptions)
+    curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
     custom_loss: str | None = None
     """A loss that the options cannot make again, for the record: the class of the user's own, or one of Tercet's with \
 margins per class or a map. Of the user's own, the loss options give the distance alone."""
@@ -419,13 +434,48 @@ def _faults(config: Config) -> list[str]:
     faults += _unlike_batch_size(batch) + _idle_without_memory(batch)
     if config.mine != MiningOptions() and not batch.mine_every:
         faults.append("rules of mine are given, and nothing is mined without mine_every; give mine_every too")
-    faults += misplaced(loss)
+    faults += misplaced(loss) + _unscheduled(config) + config.curriculum.faults() + _unpaced(config)
     if batch.corruption is not None and batch.views == 1:
         faults.append("corruption does nothing without views; give views too, such as 2")
     if loss.distance == "mahalanobis" and config.custom_loss is None:
         faults.append(NO_MAP)
     if training.steps is not None and training.epochs is not None:
         faults.append(f"steps is {training.steps} and epochs is {training.epochs}; give one of them")
+    return faults
+
+
+def _unpaced(config: Config) -> list[str]:
+    """Settings that say something else than a curriculum which steps are of what, in words."""
+    if config.curriculum.pacing is None:
+        return []
+    faults = []
+    if config.training.epochs is not None:
+        faults.append("curriculum.pacing is by steps, and epochs is given; give steps instead")
+    if config.batch.mine_every:
+        faults.append("curriculum.pacing and mine_every both say which items make a batch; give one of them")
+    return faults
+
+
+def _unscheduled(config: Config) -> list[str]:
+    """Why the mining cannot follow the schedule, if there is one, in words."""
+    loss, text = config.loss, config.training.mining_schedule
+    if text is None:
+        return []
+    try:
+        first = parse_schedule(text).stages[0][0]
+    except ConfigError as fault:
+        return [str(fault).rstrip(".")]
+    faults = []
+    if loss.loss not in (None, "triplet") or (loss.loss is None and config.custom_loss is not None):
+        named = repr(loss.loss) if loss.loss else config.custom_loss
+        faults.append(f"mining_schedule belongs to loss='triplet' and the loss is {named}")
+    elif loss.mining not in (None, first):
+        faults.append(
+            f"mining is {loss.mining!r} and mining_schedule begins with {first!r}; leave mining out, or give it to a "
+            "loss object as the schedule begins"
+        )
+    if config.training.selection == "loss":
+        faults.append("selection is 'loss', which mining_schedule makes another from stage to stage; choose a metric")
     return faults
 
 

@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tercet.collectives import ALONE, Ranks
+from tercet.data.paced import PacedBatches
 from tercet.data.samplers import MinedBatches
 from tercet.errors import TrainingError
 from tercet.kernels import Plan
 from tercet.neighbors.vectors import LARGEST
 from tercet.training.assessment import better, evaluate_vectors
+from tercet.training.batches.curriculum import Learned, kept_scores, paced_batches
 from tercet.training.batches.feed import Fed, Feed
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.miner import Miner
@@ -102,7 +104,13 @@ class Training:
         self.folder, self.reporter = folder, reporter
         settings = config.training
         supervision = make_supervision(
-            train.records, config.batch, loss, settings.seed, _make_memory(config, model), starts_trained(config)
+            train.records,
+            config.batch,
+            loss,
+            settings.seed,
+            _make_memory(config, model),
+            starts_trained(config),
+            paced_batches(config, train.records, spread_tensors(kept_scores(folder) if ranks.is_first else {}, ranks)),
         )
         reporter.say(f"batches: {supervision.sampler.summary()}")
         _say_chunk(config, model, train, reporter, ranks)
@@ -122,6 +130,9 @@ class Training:
         self.learner = Learner(config, model, loss, supervision, self.steps, ranks)
         if self.miner is not None:
             self.learner.modules["miner"] = self.miner
+        self.learned = Learned(train, model, folder, reporter, ranks) if settings.record_learned else None
+        if self.learned is not None:
+            self.learner.modules["learned"] = self.learned
         self.has_said_how = False
         self.progress = self._restored()
         self.history = self._make_history(tracker)
@@ -172,6 +183,7 @@ class Training:
                 if stopping and not self.watch.stopped and progress.step < self.steps:
                     reason = "interrupted"
                     break
+        self.learner.end_schedule()
         return Outcome(progress.step, progress.best_step, self.selection, progress.best_value, reason)
 
     def _fail(self, fed: Fed, error: NotFinite) -> NoReturn:
@@ -190,12 +202,17 @@ class Training:
         if step % math.ceil(self.steps / HISTORY_ROWS) == 0 or step == self.steps:
             mined = {} if self.miner is None else self.miner.take_figures()
             figures = {
-                **made.statistics(), **self.vitals.measure(step), **mined,
+                **made.statistics(), **self.vitals.measure(step), **mined, **self._pool(step - 1),
                 "gradient_norm": made.gradient_norm, "learning_rate": made.learning_rate,
             }  # fmt: skip
-            self.history.add(step, {"epoch": epoch, **figures})
+            self.history.add(step, {"epoch": epoch, **self.learner.scheduled_mining, **figures})
             advance(step, self.steps, self._live(figures))
         self.vitals.forget()
+
+    def _pool(self, step: int) -> dict[str, float]:
+        """Of how many items a step's batch was drawn, where a curriculum says so."""
+        sampler = self.learner.supervision.sampler
+        return {"pool": float(sampler.pool(step))} if isinstance(sampler, PacedBatches) else {}
 
     def _look(self) -> None:
         """Let the doctor look at the history; with a remedy, training goes on from the weights of the start."""
@@ -221,6 +238,8 @@ class Training:
         if isinstance(self.loss, nn.Module):
             spread_buffers([self.loss], self.ranks)  # one of the user's own may count its calls
         figures = {f"validation.{name}": value for name, value in metrics.items() if value is not None}
+        if self.learned is not None and scheduled:
+            figures["learned_share"] = self.learned.look(self.progress.step, self.config, state_of(self.loss))
         self.history.add(self.progress.step, figures)
         stale = self.progress.stale_evaluations
         if _keep_best(self.progress, self.selection, metrics.get(self.selection)) and self.ranks.is_first:

@@ -18,6 +18,7 @@ from tercet.encoders.options import CustomOptions
 from tercet.errors import InputError, check_choice, suggest
 from tercet.losses.base import BatchLoss
 from tercet.mining.options import MiningOptions
+from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.config import (
     ENCODERS,
     BatchOptions,
@@ -48,6 +49,7 @@ class Request:
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     mine: MiningOptions = field(default_factory=MiningOptions)
+    curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
     encoders: Mapping[str, EncoderOptions] = field(default_factory=dict)
     """Options by kind; those of the kind that the data turns out to be are used, or the defaults."""
     validation: Any = None
@@ -67,8 +69,8 @@ def request_from(config: Config, source: Any = None) -> Request:
     kind = next(kind for kind, options in ENCODERS.items() if isinstance(config.encoder, options))
     return Request(
         source=config.source if source is None else source, data=config.data, loss=config.loss, batch=config.batch,
-        augmentation=config.augmentation, training=config.training, mine=config.mine, encoders={kind: config.encoder},
-        recorded_loss=config.custom_loss,
+        augmentation=config.augmentation, training=config.training, mine=config.mine, curriculum=config.curriculum,
+        encoders={kind: config.encoder}, recorded_loss=config.custom_loss,
     )  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from tercet.data.sides import SIDES
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.evaluation import calibrate
 from tercet.losses.base import BatchLoss
-from tercet.training.assessment import SELECTIONS, Assessment, assess, pairs_of
+from tercet.training.assessment import SELECTIONS, Assessment, assess, class_sizes, pairs_of
+from tercet.training.batches.curriculum import SCORES_FILE, keep_scores
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.towers import choose_towers
 from tercet.training.batches.views import HeldViews, check_views, with_views
@@ -35,7 +36,7 @@ from tercet.training.config import (
     sized,
 )
 from tercet.training.folder import files
-from tercet.training.folder.metrics import drop_evaluations, write_assessment
+from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
 from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
@@ -61,6 +62,7 @@ from tercet.training.objective.loss_state import (
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
 from tercet.training.step.chunk import with_chunk
+from tercet.training.step.mining_schedule import parse_schedule
 from tercet.training.step.shared import check_same, encode_whole, spread_state, told
 
 DEFAULT_STEPS = 500
@@ -115,7 +117,8 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     _check_workers(config, train, reporter)
     before = weights_hash(folder) if first and (folder / "model.safetensors").exists() else None
     if first:
-        _write_identity(config, model, loss, known, folder)
+        keep_scores(config, train, folder, resuming, reporter)
+        _write_identity(config, model, loss, train.records, known, folder)
     if held.records.form == "items":
         held = HeldViews.of(held, config)
 
@@ -184,14 +187,14 @@ def _check_free(folder: Path, resume: bool) -> None:
 
 def _is_first(path: Path) -> bool:
     """Whether a path in a run is among those that `_write_identity` writes before config.toml, or half of one."""
-    known = ("encoder", "checkpoints", START_FILE, "fingerprints.safetensors")
+    known = ("encoder", "checkpoints", START_FILE, "fingerprints.safetensors", CLASSES_FILE, SCORES_FILE)
     return path.parts[0] == "encoder" or path.as_posix() in known or path.name.endswith(".partial")
 
 
 def _check_same(config: Config, before: Config, folder: Path) -> None:
     differing = [
         f"{group}.{name} was {old!r} and is now {new!r}"
-        for group in ("data", "encoder", "loss", "batch", "augmentation", "training", "mine")
+        for group in ("data", "encoder", "loss", "batch", "augmentation", "training", "mine", "curriculum")
         for name in field_names(type(getattr(before, group)))
         if name not in FREE
         and (old := getattr(getattr(before, group), name)) != (new := getattr(getattr(config, group), name, None))
@@ -273,10 +276,14 @@ def _kind_of(records: Records) -> Any:
 
 
 def _make_loss(request: Request, form: str) -> Loss:
-    """The loss that is asked for: an object, or what the options name."""
+    """The loss that is asked for: an object, or what the options name; its mining is the first of a schedule."""
     if request.custom_loss is not None:
         return request.custom_loss
-    return make_loss(completed(request.loss, form, request.training.seed))
+    options, schedule = request.loss, request.training.mining_schedule
+    if schedule is not None and options.mining is None and options.loss in (None, "triplet") and form != "marked-pairs":
+        mining: Any = parse_schedule(schedule).stages[0][0]
+        options = dataclasses.replace(options, mining=mining)
+    return make_loss(completed(options, form, request.training.seed))
 
 
 def _complete(request: Request, loss: Loss, model: Model, records: Records, held_form: str) -> Config:
@@ -314,6 +321,7 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records, held
         augmentation=request.augmentation,
         training=training,
         mine=request.mine,
+        curriculum=request.curriculum,
         custom_loss=described(loss),
     )
 
@@ -328,15 +336,18 @@ def _calibrated_assessment(
         threshold = calibrate(pairs_of(vectors, records, distance), config.training.threshold_target)
     except InputError as cause:  # after all the training, figures without a threshold are better than none
         reporter.warn(f"no threshold for same or different was calibrated: {cause}")
-    found = assess(vectors, records, distance, threshold)
+    found = assess(vectors, records, distance, threshold, read_class_sizes(folder))
     return held.told(found) if isinstance(held, HeldViews) else found
 
 
-def _write_identity(config: Config, model: Model, loss: Loss, known: np.ndarray, folder: Path) -> None:
+def _write_identity(
+    config: Config, model: Model, loss: Loss, records: Records, known: np.ndarray, folder: Path
+) -> None:
     """Write what the run is, before the first step: it can be resumed from here on."""
     model.save_assets(folder / "encoder")
     save_state(loss, folder / START_FILE)
     files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
+    files.write_json(folder / CLASSES_FILE, class_sizes(records))
     files.write_text(folder / "config.toml", config.to_toml())
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tercet.data.items import ItemBatches
+from tercet.data.paced import PacedBatches
 from tercet.data.records import Records
 from tercet.data.samplers import ClassBatches, MinedBatches, TupleBatches
 from tercet.data.sides import SIDES
@@ -293,7 +294,7 @@ SUPERVISIONS: dict[str, type[Supervision]] = {
 
 def make_supervision(
     records: Records, options: BatchOptions, loss: Loss, seed: int, memory: Memory | None = None,
-    mine_at_once: bool = False,
+    mine_at_once: bool = False, paced: PacedBatches | None = None,
 ) -> Supervision:  # fmt: skip
     """The supervision that the data holds, with its sampler, and the memory if there is one.
 
@@ -304,20 +305,24 @@ def make_supervision(
         seed: of the run.
         memory: see `Remembering`.
         mine_at_once: where triplets are mined: before the first epoch too.
+        paced: deals the batches, of a run with a curriculum.
 
     Raises:
         InputError: the loss does not go with data of this form, or with these classes.
     """
     check_supervision(loss, records)
-    if records.form == "items":
-        sampler: Sampler = ItemBatches(len(records), options.rows_per_batch, seed)
+    if paced is not None:
+        sampler: Sampler = paced
+    elif records.form == "items":
+        sampler = ItemBatches(len(records), options.rows_per_batch, seed)
     elif records.labels is None:
         assert records.tuples is not None
         sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
     else:
         settings = records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
-        sampler = MinedBatches(*settings, options.mine_every, mine_at_once) if options.mine_every else (
-            ClassBatches(*settings)
+        by = options.class_sampling
+        sampler = MinedBatches(*settings, options.mine_every, mine_at_once, by) if options.mine_every else (
+            ClassBatches(*settings, by)
         )  # fmt: skip
     if memory is not None:
         remembering = Remembering if options.views == 1 else RememberingViews

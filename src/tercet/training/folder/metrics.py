@@ -10,6 +10,14 @@ from tercet.data.records import Records
 from tercet.training.assessment import Assessment
 from tercet.training.folder import files
 
+CLASSES_FILE = "classes.json"  # in a run, how many items of each class it was trained on
+
+
+def read_class_sizes(folder: Path) -> dict[str, int]:
+    """How many items of each class a run was trained on; nothing for data without labels, or where it is not known."""
+    path = folder / CLASSES_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The contents of metrics.json; empty before the first evaluation."""

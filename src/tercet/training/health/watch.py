@@ -68,13 +68,13 @@ class Watch:
             return None
         remedies = self.notes["remedies"]
         since = remedies[-1]["step"] if remedies else 0
-        remedy = None
-        for finding in diagnose(rows, replace(self.case, since=since)).findings:
+        remedy, case = None, replace(self.case, since=since, mining=mining_of(rows) or self.case.mining)
+        for finding in diagnose(rows, case).findings:
             self._say(finding)
             if finding.fatal and self.on_collapse == "stop":
                 self.notes.setdefault("stopped", finding.illness)
             if finding.illness == PointCollapse.name and self.on_collapse == "remedy" and len(remedies) < MOST_REMEDIES:
-                remedy = self._remedy(step, finding)
+                remedy = self._remedy(step, finding, case.mining)
         return remedy
 
     def _say(self, finding: Finding) -> None:
@@ -83,9 +83,8 @@ class Watch:
             self.notes["said"][finding.illness] = sentence
             self.reporter.warn(sentence)
 
-    def _remedy(self, step: int, finding: Finding) -> dict[str, Any]:
+    def _remedy(self, step: int, finding: Finding, mining: str | None) -> dict[str, Any]:
         """The next remedy: the weights of the start, a lower learning rate, and milder mining where there is one."""
-        mining = next((one["mining"] for one in reversed(self.notes["remedies"]) if one["mining"]), self.case.mining)
         remedy = {
             "step": step, "remedy_against": finding.illness, "learning_rate_factor": RATE_FACTOR,
             "mining": MILDER.get(mining or ""),
@@ -97,6 +96,11 @@ class Watch:
             f"{RATE_FACTOR:g} times the learning rate{milder}"
         )
         return remedy
+
+
+def mining_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What was mined last, where the history tells: by a remedy, or by a schedule."""
+    return next((row["mining"] for row in reversed(rows) if row.get("mining")), None)
 
 
 def case_of(config: Config, steps: int, state: Mapping[str, Tensor] | None = None) -> Case:
@@ -132,4 +136,5 @@ def diagnose_folder(folder: Path) -> Diagnosis:
     steps = config.training.steps or max(int(row["step"]) for row in rows)
     remedied = [row["step"] for row in rows if "remedy_against" in row]
     state = read_state(folder / LOSS_FILE) or read_state(folder / START_FILE)
-    return diagnose(rows, replace(case_of(config, steps, state), since=max(remedied, default=0)))
+    case = case_of(config, steps, state)
+    return diagnose(rows, replace(case, since=max(remedied, default=0), mining=mining_of(rows) or case.mining))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,21 +20,21 @@ from tercet.training.model import EMBED_BATCH, Model, Readable
 from tercet.training.objective.loss import Loss
 from tercet.training.objective.loss_state import START_FILE, state_of, unlike_its_settings
 from tercet.training.reporter import Reporter
+from tercet.training.step.mining_schedule import parse_schedule
 
 
 def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> None:
     """Raise InputError unless the loss goes with the data and with the encoder."""
+    if config.training.mining_schedule is not None:
+        _check_scheduled(loss, config.training.mining_schedule, train)
     check_supervision(loss, train)
     if config.training.selection == "loss":
         check_supervision(loss, held, "validation")
     state_of(loss)
     if config.batch.memory:
         _check_remembers(loss, train)
-    if config.batch.mine_every and train.labels is None:
-        raise InputError(
-            f"mine_every is set, and the data holds {train.form.replace('-', ' ')}; triplets are mined of items with "
-            "labels. Leave it out."
-        )
+    if train.labels is None:
+        _check_needs_no_labels(config, train)
     if not isinstance(loss, BatchLoss):
         return
     if loss.across_ranks:
@@ -45,6 +46,19 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
             "normalize is set for the loss and not for the encoder: evaluation and search would compare other rows "
             "than the loss. Set the encoder's normalize instead, which holds everywhere."
         )
+
+
+def _check_needs_no_labels(config: Config, records: Records) -> None:
+    """Raise InputError where an option is set that would do nothing without labels."""
+    for name, is_set, why in (
+        ("mine_every is", config.batch.mine_every, "triplets are mined of items with labels"),
+        ("class_sampling is", config.batch.class_sampling != "size", "classes are sampled where items have labels"),
+        ("curriculum.pacing is", config.curriculum.pacing is not None, "a curriculum is of items with labels"),
+        ("record_learned is", config.training.record_learned, "an item is learned whose neighbour has its label"),
+    ):
+        if is_set:
+            held = records.form.replace("-", " ")
+            raise InputError(f"{name} set, and the data holds {held}; {why}. Leave it out.")
 
 
 def _check_remembers(loss: Loss, records: Records) -> None:
@@ -60,6 +74,20 @@ def _check_remembers(loss: Loss, records: Records) -> None:
         raise InputError(
             "memory is set, and a loss of your own takes no reference set; leave it out, or take a loss of Tercet's."
         )
+
+
+def _check_scheduled(loss: Loss, schedule: str, records: Records) -> None:
+    """Raise InputError unless every mining of the schedule goes with the loss's other settings, and with the data."""
+    if records.form not in ("labels", "pairs"):
+        raise InputError(
+            f"mining_schedule is set, and the data holds {records.form.replace('-', ' ')}, of which nothing is left to "
+            "mine; leave it out."
+        )
+    assert isinstance(loss, TripletLoss)
+    for mining, _ in parse_schedule(schedule).stages:
+        faults = dataclasses.replace(loss.rule, mining=mining, fallback="skip").faults()
+        if faults:
+            raise InputError(f"mining_schedule comes to mining {mining!r}, and {' '.join(faults)}")
 
 
 def check_domain(distance: Distance, model: Model, data: Readable) -> None:

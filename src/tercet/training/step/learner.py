@@ -23,6 +23,7 @@ from tercet.training.config import Config
 from tercet.training.model import Model, mixed_precision, move
 from tercet.training.objective.loss import Loss
 from tercet.training.step.gradient_cache import cached_step, cut, take
+from tercet.training.step.mining_schedule import parse_schedule
 from tercet.training.step.schedule import learning_rate_factor
 from tercet.training.step.shared import average_gradients, spread_buffers
 
@@ -54,6 +55,7 @@ class Learner:
     Attributes:
         modules: all that a checkpoint holds the weights and buffers of.
         optimizer: AdamW.
+        schedule: of the mining, until a remedy says what is mined from then on.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Learner:
         if supervision.memory is not None:
             self.modules["memory"] = supervision.memory
         self.optimizer = make_optimizer(self.modules, config.training.weight_decay)
+        schedule = config.training.mining_schedule
+        self.schedule = None if schedule is None else parse_schedule(schedule)
 
     def step(self, fed: Fed, number: int) -> Step:
         """Embeddings, loss, gradient and update of a batch; steps are counted from 0.
@@ -80,6 +84,9 @@ class Learner:
         rate = settings.learning_rate * learning_rate_factor(number, self.steps, int(settings.warmup * self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+        if self.schedule is not None:
+            self._mine(self.schedule.at(number, self.steps))
 
         def loss(embeddings: Tensor) -> tuple[Tensor, Callable[[], Statistics]]:
             torch.manual_seed((settings.seed * 1_000_003 + number) % 2**63)  # one of the user's own may draw
@@ -106,12 +113,21 @@ class Learner:
 
     def apply(self, remedy: Mapping[str, Any]) -> None:
         """Take a lower learning rate and, where the remedy says so, other mining."""
-        training, loss = self.config.training, self.loss
+        training = self.config.training
         assert training.learning_rate is not None
         rate = training.learning_rate * remedy["learning_rate_factor"]
         self.config = dataclasses.replace(self.config, training=dataclasses.replace(training, learning_rate=rate))
-        if remedy["mining"] and isinstance(loss, TripletLoss):
-            loss.rule = dataclasses.replace(loss.rule, mining=remedy["mining"])
+        if remedy["mining"]:
+            self.schedule = None
+            self._mine(remedy["mining"])
+
+    @property
+    def scheduled_mining(self) -> dict[str, str]:
+        """Which triplets count by now, for the history of a run with a schedule."""
+        if self.config.training.mining_schedule is None:
+            return {}
+        assert isinstance(self.loss, TripletLoss)
+        return {"mining": self.loss.rule.mining}
 
     def restart(self, weights: Mapping[str, Tensor]) -> None:
         """Go back to these weights of the encoder, without the momentum and the memory of the way here."""
@@ -119,6 +135,17 @@ class Learner:
         self.optimizer.state.clear()
         if self.supervision.memory is not None:
             self.supervision.memory.restart(self.model.encoder)
+
+    def end_schedule(self) -> None:
+        """Leave the loss with the mining that it came with: the object may be the user's own."""
+        first = self.config.loss.mining
+        if self.config.training.mining_schedule is not None and first is not None:
+            self._mine(first)
+
+    def _mine(self, mining: str) -> None:
+        """Let the loss mine these triplets from here on; its other settings stay."""
+        if isinstance(self.loss, TripletLoss) and self.loss.rule.mining != mining:
+            self.loss.rule = dataclasses.replace(self.loss.rule, mining=mining)
 
     def _slowly_encoded(self, slow: nn.Module, inputs: Any, count: int) -> Tensor:
         parts = cut(count, self.config.batch.chunk or count)

@@ -158,7 +158,7 @@ def _defaults(request: Request, train: Records) -> Space:
     scale = largest if math.isfinite(largest) else USUAL_RANGE
     return {
         "margin": tuple(float(f"{share * scale:.3g}") for share in shares),
-        "mining": MININGS,
+        "mining": () if request.training.mining_schedule else MININGS,
         "temperature": LIFTED_TEMPERATURES if loss.penalty == "lifted" else TEMPERATURES,
         **rates,
     }
