@@ -168,7 +168,7 @@ def test_what_does_not_fit_the_run_to_start_from_is_refused(numbers, texts, tmp_
     first = train(numbers, tmp_path / "first", mine_every=0)
     with pytest.raises(RunError, match="there is no run"):
         train(numbers, tmp_path / "a", init=str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="trained on tabular data; this is text"):
+    with pytest.raises(InputError, match="trained with an encoder of tabular data; this data takes an encoder of text"):
         train(texts, tmp_path / "b", init=str(first.path))
     from tercet.encoders.options import TabularOptions
 
@@ -178,3 +178,25 @@ def test_what_does_not_fit_the_run_to_start_from_is_refused(numbers, texts, tmp_
     (tmp_path / "renamed.csv").write_text(lines)
     with pytest.raises(InputError, match="whose columns are length, width"):
         train(tmp_path / "renamed.csv", tmp_path / "d", init=str(first.path))
+
+
+def test_a_run_goes_on_from_what_it_started_from_whatever_became_of_that(texts, tmp_path):
+    """The other run may be gone, or trained anew: the one that started from it has kept what it took."""
+    first = tercet.train(str(texts), out=tmp_path / "first", progress=False, **QUICK)
+    settings = {**QUICK, "steps": 9, "init": str(first.path), "progress": False}
+    whole = tercet.train(str(texts), out=tmp_path / "whole", **settings).path
+    for step, part in ((6, tmp_path / "late"), (0, tmp_path / "early")):
+        shutil.copytree(whole, part)
+        shutil.rmtree(part / "checkpoints" / "step-00000009")
+        if step == 0:  # killed before its first checkpoint
+            shutil.rmtree(part / "checkpoints" / "step-00000006")
+            (part / "model.safetensors").unlink()
+    shutil.rmtree(first.path)
+    for name in ("late", "early"):
+        tercet.train(str(texts), out=tmp_path / name, resume=True, progress=False)
+        assert digest(tmp_path / name) == digest(whole)
+
+
+def test_a_run_too_short_to_mine_is_told_of(numbers, tmp_path):
+    with pytest.warns(TercetWarning, match="mine_every is 50, and nothing will be mined"):
+        train(numbers, tmp_path / "run", mine_every=50)

@@ -33,8 +33,8 @@ class Search:
     """The run folder, if it is no longer where the index was made."""
 
     side: str | None = None
-    """A run with two towers: which side the query is of, by the name of its column; the other than the index when \
-left open."""
+    """A run with two towers: which side the query is of, by the name of its column; when left open that \
+of images for a file, otherwise the other than the index."""
 
     json: Json = False
 
@@ -48,7 +48,9 @@ def main(words: Sequence[str]) -> int:
     index = Index.open(Path(command.index))
     run = load(command.run or index.run)
     index.check_weights(run.weights)
-    side = command.side or next((name for name in run.sides if index.side not in (None, name)), None)
+    side = command.side
+    if side is None and not Path(command.query).is_file():  # a file is of the side that holds files, whichever that is
+        side = next((name for name in run.sides if index.side not in (None, name)), None)
     found = index.search(run.embed([run.parse_item(command.query)], side), command.k)[0]
     if command.json:
         show_json([asdict(one) for one in found])

@@ -7,7 +7,7 @@
 A rank is a process, numbered from 0. All ranks make the same calls in the same order.
 """
 
-from tercet.collectives.joined import joined, local_device
+from tercet.collectives.joined import joined, local_device, started_together
 from tercet.collectives.ranks import ALONE, Ranks, current_ranks
 
-__all__ = ["ALONE", "Ranks", "current_ranks", "joined", "local_device"]
+__all__ = ["ALONE", "Ranks", "current_ranks", "joined", "local_device", "started_together"]

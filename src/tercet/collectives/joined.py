@@ -97,6 +97,11 @@ def local_device(device: str, ranks: Ranks) -> str:
     return f"cuda:{number}"
 
 
+def started_together() -> bool:
+    """Whether this process is one of several that torchrun has started."""
+    return _started().size > 1
+
+
 def _started() -> Ranks:
     """The processes that the environment names."""
     given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}

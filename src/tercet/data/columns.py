@@ -173,7 +173,8 @@ def _find_label(table: Table, wishes: Wishes) -> str | None:
     if not wishes.labelled:
         return None
     problem = f"the columns {', '.join(found)} could all be the labels" if found else "no column of labels found"
-    raise DataError(f"{table.source}: {problem}. Its columns are {table.listed()}; say which with --label.")
+    pairs = ", or for pairs of two columns --form pairs --columns LEFT RIGHT" if wishes.towers else ""
+    raise DataError(f"{table.source}: {problem}. Its columns are {table.listed()}; say which with --label{pairs}.")
 
 
 def _find_items(table: Table, wishes: Wishes, label: str | None) -> tuple[str, tuple[str, ...]]:

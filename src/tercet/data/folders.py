@@ -114,7 +114,7 @@ def _no_subfolders(source: str, count: str, found: list[Path]) -> str:
     return (
         f"{source} holds {count} but no subfolders, so nothing says which belong together. Expected is a "
         f"subfolder for each class ({base}/first/{one}, {base}/second/{other}), or a table with a column of "
-        f"paths and a column of labels. Training without labels takes --views 2."
+        f"paths and a column of labels. tercet train takes it as it is with --views 2."
     )
 
 

@@ -99,16 +99,18 @@ def evaluate_across(
         raise InputError("Both sides need items; one has none.")
     metrics: Metrics = {}
     ends: dict[str, tuple[float, float]] = {}
+    all_figures: set[str] = set()
     for query, other in ((0, 1), (1, 0)):
         of_queries, of_gallery = labels[places[query].numpy()], labels[places[other].numpy()]
         figures, units = search_across(
             rows[places[query]], of_queries, rows[places[other]], of_gallery, ks, distance
         )  # fmt: skip
         named = {f"{names[query]}_to_{names[other]}.{name}": values for name, values in figures.items()}
+        all_figures |= figures.keys()
         metrics |= {name: float(values.mean()) for name, values in named.items()}
         ends |= mean_intervals(named, units, seed=seed) if intervals else {}
     both = [f"{a}_to_{b}" for a, b in (names, names[::-1])]
-    for name in sorted({name.partition(".")[2] for name in metrics}):
+    for name in sorted(all_figures):
         values = [metrics.get(f"{direction}.{name}") for direction in both]
         known = [value for value in values if value is not None]
         metrics[name] = sum(known) / 2 if len(known) == 2 else None

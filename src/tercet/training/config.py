@@ -50,6 +50,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 FREE = ("workers", "tensorboard")
 """The training options that change nothing of what is learned: a run may be resumed with others."""
 
+LARGEST_RATE = 1e37  # beyond, the optimiser's own numbers leave the range of float32
+
 OWN_SETTINGS = ("distance", "p")
 """The options that count beside a loss of the user's own."""
 
@@ -417,7 +419,11 @@ def _faults(config: Config) -> list[str]:
         ("patience", training.patience, training.patience >= 0, "0 or more"),
         ("workers", training.workers, training.workers >= 0, "0 or more"),
     ]
-    for options, name in ((training, "learning_rate"), (training, "evaluate_every"), (loss, "temperature")):
+    rate = training.learning_rate
+    rules.append(
+        ("learning_rate", rate, rate is None or 0 < rate < LARGEST_RATE, f"above 0 and below {LARGEST_RATE:g}")
+    )
+    for options, name in ((training, "evaluate_every"), (loss, "temperature")):
         value = getattr(options, name)
         rules.append((name, value, value is None or 0 < value < math.inf, "a finite number above 0"))
     for name in ("margin", "positive_margin"):

@@ -24,7 +24,7 @@ from tercet.training.batches.curriculum import Learned, kept_scores, paced_batch
 from tercet.training.batches.feed import Fed, Feed
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.miner import Miner
-from tercet.training.batches.supervision import Sampler, make_supervision, whole_loss
+from tercet.training.batches.supervision import Sampler, Supervision, make_supervision, whole_loss
 from tercet.training.config import Config
 from tercet.training.folder import checkpoint
 from tercet.training.folder.failure import save_failure
@@ -34,7 +34,7 @@ from tercet.training.folder.trackers import TensorBoard, Tracker
 from tercet.training.health.vitals import VitalSigns
 from tercet.training.health.watch import Watch, case_of
 from tercet.training.interrupt import stop_requests
-from tercet.training.model import Model, Readable
+from tercet.training.model import START_WEIGHTS, Model, Readable
 from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import save_state, state_of
 from tercet.training.reporter import Advance, Reporter
@@ -51,7 +51,6 @@ from tercet.training.step.shared import (
     warning_of_shares,
 )
 
-START_WEIGHTS = "checkpoints/start-encoder.safetensors"  # of a run that may have to go back to them
 HISTORY_ROWS = 2000
 DEFAULT_EVALUATIONS = 10
 WARMING = 10  # one in so many steps, before the memory is used
@@ -115,6 +114,7 @@ class Training:
         reporter.say(f"batches: {supervision.sampler.summary()}")
         _say_chunk(config, model, train, reporter, ranks)
         self.steps = settings.steps or supervision.count_steps(settings.epochs or 1)
+        _check_mining(config, supervision, self.steps, reporter)
         self.every = min(settings.evaluate_every or math.ceil(self.steps / DEFAULT_EVALUATIONS), self.steps)
         assert settings.selection is not None
         self.selection = settings.selection
@@ -345,10 +345,25 @@ def _say_chunk(config: Config, model: Model, train: Readable, reporter: Reporter
         reporter.warn(warning)
 
 
+def _check_mining(config: Config, supervision: Supervision, steps: int, reporter: Reporter) -> None:
+    """Warn of a run that ends before it mines."""
+    every = config.batch.mine_every
+    if every and not starts_trained(config) and (needed := supervision.count_steps(every)) >= steps:
+        reporter.warn(
+            f"mine_every is {every}, and nothing will be mined: so many epochs take {needed:,} steps, and the run has "
+            f"{steps:,}"
+        )
+
+
 def _check_size(vectors: np.ndarray, step: int) -> None:
     """Raise TrainingError where embeddings have grown beyond what can be compared."""
     largest = float(np.abs(vectors).max(initial=0.0))
-    if not largest < LARGEST:
+    if math.isnan(largest):
+        raise TrainingError(
+            f"at step {step} the embeddings of the validation data are no longer numbers: training explodes. The last "
+            "checkpoint is unharmed. Try a smaller --learning-rate."
+        )
+    if largest >= LARGEST:
         raise TrainingError(
             f"at step {step} the largest number in an embedding of the validation data is {largest:g}, and beyond "
             f"{LARGEST:g} distances cannot be computed: training explodes. The last checkpoint is unharmed. Try a "

@@ -29,6 +29,9 @@ from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import Reporter
 
 EMBED_BATCH = 128
+WEIGHTS_FILE = "model.safetensors"
+START_WEIGHTS = "checkpoints/start-encoder.safetensors"
+"""In a run that started from another's weights, or may have to go back to its own first ones."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,15 @@ class Model:
 
     @classmethod
     def load(
-        cls, options: EncoderOptions, folder: Path, device: str = "auto", module: nn.Module | None = None
-    ) -> Model:
-        """The model of a run folder, rebuilt from that folder alone.
+        cls, options: EncoderOptions, folder: Path, device: str = "auto", module: nn.Module | None = None,
+        file: str = WEIGHTS_FILE,
+    ) -> Model:  # fmt: skip
+        """The model of a run folder, rebuilt from that folder alone, with the weights in a file of it.
 
         Raises:
             RunError: the folder holds no weights yet, or they do not fit.
         """
-        weights = read_weights(folder)
+        weights = read_weights(folder, file)
         assets = json.loads((folder / "encoder" / "assets.json").read_text(encoding="utf-8"))
         with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
             encoder = _wrapped(options, module) if module is not None else build(options, assets, folder / "encoder")
@@ -171,14 +175,14 @@ def _wrapped(options: EncoderOptions, module: nn.Module) -> Encoder:
     return CustomEncoder(module, options.normalize)
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a run's model.safetensors."""
-    path = folder / "model.safetensors"
+def read_weights(folder: Path, file: str = WEIGHTS_FILE) -> dict[str, Tensor]:
+    """The tensors of a run's model.safetensors, or of another file of weights in it."""
+    path = folder / file
     try:
         return load_file(path)
     except FileNotFoundError:
         raise RunError(
-            f"{folder} holds no model.safetensors: the training stopped before its first checkpoint. "
+            f"{folder} holds no {file}: the training stopped before its first checkpoint. "
             f"Go on with: tercet train --resume --out {folder}"
         ) from None
     except (SafetensorError, OSError) as cause:

@@ -123,6 +123,8 @@ def _with_options(request: Request, options: Mapping[str, Any]) -> Request:
         known = [name for name in homes if name != "validation"]
         hints = "".join(suggest(name, known) for name in unknown)
         raise InputError(f"unknown option {', '.join(map(repr, unknown))}.{hints} Known are {', '.join(known)}.")
+    if options.get("views") == 1 and "corruption" not in options:  # that of the configuration goes with its views
+        options = {**options, "corruption": None}
     changed = {}
     for group in groups:
         types = typing.get_type_hints(groups[group])

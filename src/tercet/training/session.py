@@ -18,6 +18,7 @@ from tercet.data.augmentation import check_channels
 from tercet.data.options import Augmentation
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.encoders.options import TowersOptions
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.evaluation import calibrate
 from tercet.losses.base import BatchLoss
@@ -39,7 +40,7 @@ from tercet.training.folder import files
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
-from tercet.training.model import Model, Readable, read_all, read_weights, weights_hash
+from tercet.training.model import START_WEIGHTS, Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.objective.loss import (
     LOSS_FILE,
     Loss,
@@ -91,7 +92,8 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         raise InputError(
             f"two towers are trained by one process, and there are {ranks.size}; start it without torchrun."
         )
-    model = _make_model(request, train_records, local_device(request.training.device, ranks))
+    home = folder if resuming and (folder / START_WEIGHTS).exists() else None
+    model = _make_model(request, train_records, local_device(request.training.device, ranks), home)
     loss = _make_loss(request, train_records.form)
     config = _complete(request, loss, model, train_records, held_records.form)
     check_loss(loss, config, train_records, held_records)
@@ -187,7 +189,7 @@ def _check_free(folder: Path, resume: bool) -> None:
 
 def _is_first(path: Path) -> bool:
     """Whether a path in a run is among those that `_write_identity` writes before config.toml, or half of one."""
-    known = ("encoder", "checkpoints", START_FILE, "fingerprints.safetensors", CLASSES_FILE, SCORES_FILE)
+    known = ("encoder", "checkpoints", START_FILE, "fingerprints.safetensors", CLASSES_FILE, SCORES_FILE, START_WEIGHTS)
     return path.parts[0] == "encoder" or path.as_posix() in known or path.name.endswith(".partial")
 
 
@@ -242,19 +244,25 @@ def _choose_encoder(request: Request, records: Records) -> EncoderOptions:
     return request.encoders.get(records.kind, ENCODERS[records.kind]())
 
 
-def _make_model(request: Request, records: Records, device: str) -> Model:
-    """A new model for these records, or that of the run to start from."""
+def _make_model(request: Request, records: Records, device: str, home: Path | None) -> Model:
+    """A new model for these records, or that of the run to start from.
+
+    A run that is resumed has kept what it started from, in `home`: the other one may have changed since.
+    """
     options, training = _choose_encoder(request, records), request.training
     if training.init is None:
         return Model.create(options, records, training.seed, device, request.module)
+    if home is not None:
+        kept = read_config(home / "config.toml").encoder
+        return Model.load(kept, home, device, request.module, START_WEIGHTS)
     folder = Path(training.init)
     if not (folder / "config.toml").exists():
         raise RunError(f"init names {folder}, and there is no run: it holds no config.toml.")
     before = read_config(folder / "config.toml")
-    if before.data.kind != _kind_of(records) or type(before.encoder) is not type(options):
+    if before.data.kind != _kind_of(records) or _shape_of(before.encoder) != _shape_of(options):
         raise InputError(
-            f"init names {folder}, which was trained on {before.data.kind or before.encoder.kind} data; this is "
-            f"{records.kind}."
+            f"init names {folder}, which was trained with {_shape_of(before.encoder)}; this data takes "
+            f"{_shape_of(options)}."
         )
     chosen = [one for one in request.encoders.values() if one.kind != "custom" and one != type(one)()]
     if chosen and options != before.encoder:
@@ -268,6 +276,14 @@ def _make_model(request: Request, records: Records, device: str) -> Model:
         raise InputError(f"init names {folder}, whose columns are {', '.join(columns)}; here they are "
                          f"{', '.join(records.columns)}. Name them with --columns.")  # fmt: skip
     return model
+
+
+def _shape_of(encoder: EncoderOptions) -> str:
+    """What an encoder is for, in words."""
+    if isinstance(encoder, TowersOptions):
+        left, right = (f"{one.kind} ({side})" for one, side in zip(encoder.towers, encoder.sides, strict=True))
+        return f"two encoders, of {left} and of {right}"
+    return "an encoder of your own" if encoder.kind == "custom" else f"an encoder of {encoder.kind} data"
 
 
 def _kind_of(records: Records) -> Any:
@@ -346,6 +362,8 @@ def _write_identity(
     """Write what the run is, before the first step: it can be resumed from here on."""
     model.save_assets(folder / "encoder")
     save_state(loss, folder / START_FILE)
+    if config.training.init is not None:
+        files.write_tensors(folder / START_WEIGHTS, model.encoder.state_dict())
     files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
     files.write_json(folder / CLASSES_FILE, class_sizes(records))
     files.write_text(folder / "config.toml", config.to_toml())

@@ -79,7 +79,9 @@ def check_views(config: Config, model: Model, train: Readable) -> None:
     views, kind = config.batch.views, train.records.kind
     if views == 1:
         return
-    changed = (kind == "image" and not config.augmentation.changes_nothing) or bool(config.batch.corruption)
+    changed = (kind == "image" and not config.augmentation.changes_nothing) or (
+        bool(config.batch.corruption) and bool(np.ptp(train.records.items, axis=0).any())
+    )
     if changed or _differs_by_itself(model, train):
         return
     raise InputError(f"views is {views}, and nothing makes the views of an item differ: {_REMEDIES[kind]}.")
@@ -89,7 +91,8 @@ _REMEDIES = {
     "image": "every augmentation is off and the encoder draws nothing. Give --augmentation.crop 0.9, for example",
     "text": "the encoder of texts has no dropout. Give --text.dropout 0.1, or with --text.weights a transformer with "
     "dropout that is not frozen",
-    "tabular": "corruption is 0 and the encoder draws nothing. Give --corruption 0.6, for example",
+    "tabular": "corruption is 0, or all rows are equal, and the encoder draws nothing. Give --corruption 0.6, for "
+    "example",
     "tensor": "the dataset gives an item twice the same and the encoder draws nothing. Let the dataset change what it "
     "gives at random, or give the encoder dropout",
 }

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tercet.data.records import Records
+from tercet.data.sides import TwoSides
 from tercet.training.batches.feed import Fed
 from tercet.training.folder import files
 
@@ -40,7 +41,7 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
     tensors = _tensors(fed.inputs)
     if embeddings is not None:
         tensors["embeddings"] = embeddings
-    texts = fed.inputs if isinstance(fed.inputs, list) and all(isinstance(one, str) for one in fed.inputs) else None
+    texts = _texts(fed.inputs)
     found: dict[str, Any] = {
         "step": step, "epoch": fed.epoch, "reason": reason, "items": items, "texts": texts,
         "rows": [fed.rows.start, fed.rows.stop],
@@ -51,10 +52,19 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
     return target
 
 
+def _texts(inputs: Any) -> Any:
+    """The inputs as they are where they are texts, and those of either side where that holds some."""
+    if isinstance(inputs, TwoSides):
+        return {"left": _texts(inputs.left), "right": _texts(inputs.right)}
+    return inputs if isinstance(inputs, list) and all(isinstance(one, str) for one in inputs) else None
+
+
 def _tensors(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
     """The tensors among the inputs, however nested, each by the way to it."""
     if isinstance(inputs, Tensor):
         return {name: inputs}
+    if isinstance(inputs, TwoSides):
+        inputs = {"left": inputs.left, "right": inputs.right}
     if isinstance(inputs, Mapping):
         parts = inputs.items()
     elif isinstance(inputs, (list, tuple)):

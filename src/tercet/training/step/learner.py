@@ -106,7 +106,7 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.modules.parameters(), settings.clip_norm or math.inf)
         _check_finite(value, norm, number)
         self.optimizer.step()
-        spread_buffers([module for name, module in self.modules.items() if name != "memory"], self.ranks)
+        spread_buffers([module for name, module in self.modules.items() if name in ("encoder", "loss")], self.ranks)
         if memory is not None and memory.slow is not None:
             memory.slow.follow(self.model.encoder)
         return Step(statistics, float(norm), rate)

@@ -15,21 +15,19 @@ from tercet.training.folder.toml import from_mapping, to_mapping
 from tercet.training.objective.loss import described
 from tercet.training.request import Request
 from tercet.training.tuning.options import TuningOptions
-from tercet.training.tuning.space import encoder_of
+from tercet.training.tuning.space import encoders_of
 
 SETTINGS_FILE = "settings.toml"
 
 
 def settings_of(request: Request, options: TuningOptions, train: Records, held: Records) -> dict[str, Any]:
     """What a tuning is made from, for settings.toml: it can be gone on with only as the same."""
-    encoder = encoder_of(request, train.kind)
     written: dict[str, Any] = {"source": train.source, "contents": _contents(train, held)}
     if request.custom_loss is not None:
         written["custom_loss"] = described(request.custom_loss)
     for group in _groups():
         written[group] = to_mapping(getattr(request, group))
-    if encoder is not None:
-        written["encoder"] = {"kind": encoder.kind, **to_mapping(encoder)}
+    written["encoders"] = [{"kind": one.kind, **to_mapping(one)} for one in encoders_of(request, train)]
     return {**written, "tuning": to_mapping(options)}
 
 
@@ -43,11 +41,12 @@ def read_settings(folder: Path) -> tuple[Request, TuningOptions] | None:
         group: from_mapping(kind, content.get(group, {}), f"{path}: {group}", partial=True)
         for group, kind in _groups().items()
     }
-    encoder = dict(content.get("encoder", {}))
-    kind = encoder.pop("kind", None)
     encoders: dict[str, Any] = {}
-    if kind in ENCODERS:
-        encoders[kind] = from_mapping(ENCODERS[kind], encoder, f"{path}: encoder", partial=True)
+    for written in content.get("encoders", []):
+        encoder = dict(written)
+        kind = encoder.pop("kind", None)
+        if kind in ENCODERS:
+            encoders[kind] = from_mapping(ENCODERS[kind], encoder, f"{path}: encoders", partial=True)
     request = Request(
         source=content.get("source"), encoders=encoders, recorded_loss=content.get("custom_loss"), **groups
     )

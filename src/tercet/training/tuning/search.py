@@ -19,10 +19,11 @@ from typing import Any
 import tomli_w
 from torch import nn
 
+from tercet.collectives import started_together
 from tercet.data.options import Augmentation
 from tercet.data.records import Records
 from tercet.encoders.options import EncoderOptions
-from tercet.errors import ConfigError, TrainingError, check_choice
+from tercet.errors import ConfigError, InputError, TrainingError, check_choice
 from tercet.mining.options import MiningOptions
 from tercet.training.assessment import SELECTIONS
 from tercet.training.config import Config, field_names, option_groups, read_config, read_toml
@@ -113,6 +114,11 @@ def tune(
 
 def tune_request(request: Request, options: TuningOptions, folder: Path, resume: bool, reporter: Reporter) -> Tuning:
     """Tune what was asked for; see `tune`."""
+    if started_together():
+        raise InputError(
+            "a tuning is one process, and torchrun has started several, which would be in each other's way; start it "
+            "without torchrun."
+        )
     resuming = resume and (folder / SETTINGS_FILE).exists()
     if not resuming:
         check_free(folder)

@@ -12,10 +12,12 @@ from typing import Any
 
 from tercet.data.randomness import keyed
 from tercet.data.records import Records
+from tercet.data.sides import SIDES
 from tercet.distances import Distance
 from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, InputError, TercetWarning
 from tercet.losses.base import BatchLoss
+from tercet.training.batches.towers import choose_towers
 from tercet.training.config import ENCODERS, LossOptions
 from tercet.training.objective.loss import completed, make_loss
 from tercet.training.objective.loss_checks import check_supervision
@@ -73,13 +75,18 @@ def draw(space: Space, trials: int, seed: int) -> list[Settings]:
     return [grid[place] for place in keyed(seed, "tune").permutation(len(grid))[:trials]]
 
 
-def encoder_of(request: Request, kind: str) -> EncoderOptions | None:
-    """The encoder's options as far as they are given; None where a Dataset of tensors leaves them open."""
+def encoders_of(request: Request, train: Records) -> list[EncoderOptions]:
+    """The options of the encoders as far as they are given: one, or one for each side of the data.
+
+    None where a Dataset of tensors leaves them open.
+    """
     if "custom" in request.encoders:
-        return request.encoders["custom"]
-    if kind in ENCODERS:
-        return request.encoders.get(kind, ENCODERS[kind]())
-    return next(iter(request.encoders.values()), None)
+        return [request.encoders["custom"]]
+    if train.kind == SIDES:
+        return list(choose_towers(request, train).towers)
+    if train.kind in ENCODERS:
+        return [request.encoders.get(train.kind, ENCODERS[train.kind]())]
+    return list(request.encoders.values())[:1]
 
 
 def applied(request: Request, settings: Mapping[str, Any]) -> Request:
@@ -147,8 +154,8 @@ def space_of(request: Request, options: TuningOptions, train: Records) -> Space:
 
 
 def _defaults(request: Request, train: Records) -> Space:
-    encoder = encoder_of(request, train.kind)
-    fine_tuned = getattr(encoder, "weights", None) and not getattr(encoder, "frozen", False)
+    encoders = encoders_of(request, train)
+    fine_tuned = any(getattr(one, "weights", None) and not getattr(one, "frozen", False) for one in encoders)
     rates = {"learning_rate": FINE_TUNING_RATES if fine_tuned else RATES}
     if request.custom_loss is not None:
         return rates
@@ -172,10 +179,10 @@ def _without_tried(loss: LossOptions) -> LossOptions:
 def _range(request: Request, train: Records, loss: LossOptions) -> float:
     """The largest distance between two embeddings; infinite where there is no bound, or none that is known."""
     distance: Distance = _quietly_made(loss).rule.distance
-    encoder = encoder_of(request, train.kind)
-    if not getattr(encoder, "normalize", False):
+    encoders = encoders_of(request, train)
+    if not encoders or not all(one.normalize for one in encoders):
         return distance.largest
-    dim = getattr(encoder, "dim", None)
+    dim = getattr(encoders[0], "dim", None)
     if dim is None and distance.sphere_range(2) != distance.sphere_range(3):
         return distance.largest
     return distance.sphere_range(dim or 2)
