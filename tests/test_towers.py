@@ -274,24 +274,25 @@ def across_by_loops(x, labels, queries, gallery, ks):
 
 
 def test_retrieval_across_from_the_definition():
+    """Also where a column's name has a dot."""
     x = embeddings_of(37, seed=3)
     sides = np.array([0] * 17 + [1] * 20)
     labels = np.concatenate([np.arange(17) % 11, np.arange(20) % 11])
     pairs = pairs_across(x, labels, sides)
-    found = evaluate_across(x, labels, sides, pairs, ("photo", "caption"), ks=(1, 5, 18))
+    found = evaluate_across(x, labels, sides, pairs, ("photo", "caption.en"), ks=(1, 5, 18))
     left, right = np.arange(17), np.arange(17, 37)
     one = across_by_loops(x, labels, left, right, (1, 5, 18))
     other = across_by_loops(x, labels, right, left, (1, 5))
     names = ["recall_at_1", "recall_at_5", "recall_at_18", "r_precision", "map_at_r"]
     for name, value in zip(names, one, strict=True):
-        assert found.metrics[f"photo_to_caption.{name}"] == pytest.approx(value)
+        assert found.metrics[f"photo_to_caption.en.{name}"] == pytest.approx(value)
     for name, value in zip(names[:2] + names[3:], other, strict=True):
-        assert found.metrics[f"caption_to_photo.{name}"] == pytest.approx(value)
+        assert found.metrics[f"caption.en_to_photo.{name}"] == pytest.approx(value)
     assert found.metrics["map_at_r"] == pytest.approx((one[-1] + other[-1]) / 2)
     assert found.metrics["recall_at_18"] is None
     assert found.metrics["n_same_pairs"] == sum(labels[a] == labels[b] for a in left for b in right)
     assert found.metrics["n_pairs"] == 17 * 20
-    low, high = found.intervals["photo_to_caption.map_at_r"]
+    low, high = found.intervals["photo_to_caption.en.map_at_r"]
     assert low <= one[-1] <= high
     json.dumps(found.to_json(), allow_nan=False)
 
