@@ -24,7 +24,15 @@ def test_the_readme_has_examples():
 
 
 @pytest.mark.parametrize(
-    "name", ["losses.triplet", "losses.contrastive", "losses.softmax", "losses.margins", "estimators"]
+    "name",
+    [
+        "losses.triplet",
+        "losses.contrastive",
+        "losses.softmax",
+        "losses.margins",
+        "estimators.lmnn",
+        "estimators.embedder",
+    ],
 )
 def test_docstrings_print_what_they_say(name):
     failed, tried = doctest.testmod(importlib.import_module(f"tercet.{name}"), optionflags=doctest.ELLIPSIS)
@@ -205,5 +213,5 @@ def test_the_public_names_are_the_ones_that_work():
     for name in tercet.__all__:
         assert getattr(tercet, name) is not None
     assert set(tercet.__all__) <= set(dir(tercet))
-    with pytest.raises(AttributeError, match="module 'tercet' has no attribute 'TripletEmbedder'"):
-        tercet.TripletEmbedder  # noqa: B018  absent until it works
+    with pytest.raises(AttributeError, match="module 'tercet' has no attribute 'TripletLos'"):
+        tercet.TripletLos  # noqa: B018

@@ -8,18 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial.distance import pdist
 from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tercet
 from tercet import LMNN, LMNNClassifier
-from tercet.errors import InputError
+from tercet.cli import main
+from tercet.errors import InputError, RunError, TercetWarning
 
 UNCONVERGED = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 IRIS = load_iris(return_X_y=True)
@@ -212,6 +214,59 @@ def test_the_learned_distance_works_in_a_loss_and_in_search():
     assert [p.requires_grad for p in tercet.TripletLoss(distance=model.mahalanobis(learned=True)).parameters()] == [
         True
     ]
+
+
+def test_a_fit_is_saved_as_a_run_that_every_command_takes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    train = np.arange(len(X)) % 3 != 0
+    pipeline = make_pipeline(StandardScaler(), LMNN(n_components=3)).fit(X[train], y[train])
+    scaler, model = pipeline
+    out = model.save("run", scaler=scaler, train=X[train], validation=(X[~train], y[~train]))
+    run, rows = tercet.load(out), pipeline.transform(X)
+    vectors = run.embed(X.to_numpy()).astype(float)
+    assert np.allclose(pdist(vectors), pdist(rows), rtol=1e-4, atol=1e-4)
+    assert run.metrics["validation.n_items"] == (~train).sum()
+
+    X.assign(label=y).to_csv("wine.csv", index=False)
+    first, second = (",".join(map(str, X.iloc[i])) for i in (0, 1))
+    with pytest.warns(TercetWarning, match="118 of 178 items of the test data are also in the training data"):
+        run.evaluate("wine.csv")
+    for words in (["evaluate", "run", "--data", "wine.csv"], ["embed", "run", "wine.csv", "--out", "all.parquet"],
+                  ["index", "run", "wine.csv", "--out", "wine.index"], ["verify", "run", first, second],
+                  ["search", "wine.index", first, "-k", "2"], ["report", "run"]):  # fmt: skip
+        assert main(words) == 0, words
+    found = capsys.readouterr().out
+    distance = np.linalg.norm(rows[0] - rows[1])
+    assert f"distance {distance:.4f} <= threshold {run.threshold:.4f}" in found
+    assert "1  0.0000  row 1" in found
+    assert np.allclose(np.stack(pd.read_parquet("all.parquet")["embedding"]), vectors, atol=1e-5)
+    with pytest.raises(RunError, match="exists already"):
+        model.save("run")
+
+
+def test_what_a_saved_map_needs(tmp_path):
+    X, y = IRIS
+    far = np.round(8 * X) / 8 + 2**16  # which single precision holds, but not the products of it
+    model = LMNNClassifier(n_components=2, tol=1e-2).fit(far, y)
+    run = tercet.load(model.save(tmp_path / "run"))
+    assert np.allclose(pdist(run.embed(far)), pdist(model.transform(far)), rtol=1e-4, atol=1e-4)
+    assert run.config.data.columns == ("feature 1", "feature 2", "feature 3", "feature 4")
+    with pytest.raises(RunError, match="saved it without validation data"):
+        run.verify(X[0], X[1])
+    with pytest.raises(InputError, match=r"rows of shape \(150, 2\) were given; the map takes 4"):
+        model.save(tmp_path / "other", validation=(X[:, :2], y))
+    with pytest.raises(InputError, match=r"scaler is StandardScaler.* of 13 columns"):
+        model.save(tmp_path / "other", scaler=StandardScaler().fit(WINE[0]))
+    with pytest.raises(InputError, match="scaler is MinMaxScaler"):
+        model.save(tmp_path / "other", scaler=MinMaxScaler().fit(X))
+    with pytest.raises(NotFittedError):
+        LMNN().save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    half = StandardScaler(with_mean=False).fit(X)
+    scaled = LMNN(tol=1e-2).fit(half.transform(X), y)
+    run = tercet.load(scaled.save(tmp_path / "half", scaler=half))
+    assert np.allclose(pdist(run.embed(X)), pdist(scaled.transform(half.transform(X))), atol=1e-4)
 
 
 def test_no_impostors_and_coinciding_rows_are_no_trouble():

@@ -7,8 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "tercet"
 LAYERS = (
-    "errors", "distances", "collectives", "kernels", "losses", "neighbors", "data", "encoders", "mining", "evaluation",
-    "doctor", "training", "index", "report", "lmnn", "estimators", "integrations", "run", "cli",
+    "errors", "compilation", "distances", "collectives", "kernels", "losses", "neighbors", "data", "encoders", "mining",
+    "evaluation", "doctor", "training", "index", "report", "lmnn", "estimators", "integrations", "run", "cli",
 )  # fmt: skip
 KNOW_ONLY_ERRORS = ("data", "encoders")  # siblings: what one needs of the other, training hands over
 OUTSIDE = (

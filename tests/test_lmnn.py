@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tercet.compilation import Announcer
 from tercet.errors import InputError
 from tercet.lmnn import impostors as impostors_module
+from tercet.lmnn import loops
 from tercet.lmnn.energy import energies
 from tercet.lmnn.impostors import Impostors, Screen
 from tercet.lmnn.objective import Objective
@@ -142,8 +144,14 @@ def test_a_search_finds_every_pair_within_reach(monkeypatch, offset):
     reach = np.maximum(radius[:, None], radius) + slack[:, None] + slack
     wanted = (distances < reach) & (classes[:, None] != classes)
     assert 200 < wanted.sum() < wanted.size / 2
-    for block in Impostors(classes, 0).blocks:
+    blocks = Impostors(classes, 0).blocks
+    by_half = screen.neighbours_of_all(blocks, ALONE, wanted.size)
+    assert screen.neighbours_of_all(blocks, ALONE, int(wanted.sum()) // 2) is None  # there are more
+    assert screen.neighbours_of_all([slice(0, len(rows))], ALONE, int(wanted.sum()) // 2) is None
+    for block, half in zip(blocks, by_half, strict=True):
         found = screen.neighbours(block)
+        assert np.array_equal(half.starts, found.starts)
+        assert np.array_equal(half.rows, found.rows)
         for i in range(block.start, block.stop):
             own = found.rows[found.starts[i - block.start] : found.starts[i - block.start + 1]]
             assert own.tolist() == np.flatnonzero(wanted[i]).tolist()
@@ -293,3 +301,10 @@ def test_starting_maps_that_cannot_be_had(init, d, message):
     p = problem(sizes=(20, 20, 20), n_features=6)
     with pytest.raises(InputError, match=message):
         starting_map(p.X, p.classes, init, d, 0)
+
+
+def test_compiling_is_said_once_for_each_package(caplog):
+    announcer = Announcer()
+    for function in (loops.push.py_func, loops.pull.py_func, test_starting_maps):
+        announcer.on_start(SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)}))
+    assert [record.getMessage().split(" for ")[0] for record in caplog.records] == ["compiling the loops of LMNN"]

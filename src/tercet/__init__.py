@@ -38,15 +38,16 @@ _HOME = {
     "Chebyshev": "tercet.distances",
     "Jaccard": "tercet.distances",
     "Mahalanobis": "tercet.distances",
-    "LMNN": "tercet.estimators",
-    "LMNNClassifier": "tercet.estimators",
+    "LMNN": "tercet.estimators.lmnn",
+    "LMNNClassifier": "tercet.estimators.lmnn",
+    "TripletEmbedder": "tercet.estimators.embedder",
 }
 
 __all__ = [
     "train", "Run", "load", "evaluate", "embed", "diagnose", "mine", "tune",
     "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
     "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
-    "LMNN", "LMNNClassifier",
+    "LMNN", "LMNNClassifier", "TripletEmbedder",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ if TYPE_CHECKING:
         Minkowski,
         SquaredEuclidean,
     )
-    from tercet.estimators import LMNN, LMNNClassifier
+    from tercet.estimators.embedder import TripletEmbedder
+    from tercet.estimators.lmnn import LMNN, LMNNClassifier
     from tercet.losses import (
         ClipLoss,
         ContrastiveLoss,

@@ -126,7 +126,8 @@ class Run:
         if threshold is None:
             raise RunError(
                 f"{self.path} has no calibrated threshold: its training was stopped before the end (go on with "
-                f"tercet train --resume --out {self.path}), or its validation data held no pair of both kinds."
+                f"tercet train --resume --out {self.path}), its validation data held no pair of both kinds, or an "
+                "estimator saved it without validation data."
             )
         return float(threshold)
 

@@ -11,7 +11,7 @@
     energy.py       what a row would cost in each class
     workers.py      threads
 
-`tercet.LMNN` and `tercet.LMNNClassifier`, in estimators.py, are what a user meets. The triplets of `kernels/` have
+`tercet.LMNN` and `tercet.LMNNClassifier`, in estimators/lmnn.py, are what a user meets. The triplets of `kernels/` have
 all of a class as positives and a threshold for each of them; here k target neighbours are fixed, nearly every
 pair is too far to matter, and which are not hardly changes from one step to the next: hence loops of their own.
 """

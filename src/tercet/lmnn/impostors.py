@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from tercet.lmnn.loops import Array, keep_near, near_pairs
+from tercet.lmnn.workers import Workers
 
 BLOCK_ROWS = 256
 TILE_COLUMNS = 1024  # a multiple of 8; a tile of products is 1 MB in float32 and stays in the cache
@@ -61,13 +62,44 @@ class Screen:
 
     def neighbours(self, block: slice) -> Neighbours:
         """For each row i of a block, the rows l of other classes nearer than the larger radius and both slacks."""
+        return _by_row(*self._pairs(block, 0), block.stop - block.start)
+
+    def neighbours_of_all(self, blocks: list[slice], workers: Workers, most: int) -> list[Neighbours] | None:
+        """The same for all blocks by half of the comparisons, for a pair is near from both ends or from neither.
+
+        None where there are more pairs than `most`, as soon as that is seen; memory O(pairs).
+        """
+        count = 0
+
+        def search(block: slice) -> tuple[Array, Array] | None:
+            nonlocal count
+            if count > most:
+                return None
+            found = self._pairs(block, block.start)
+            count += 2 * len(found[0])  # about: pairs within the block are found from both ends
+            return found
+
+        halves = [half for half in workers.each(search, blocks) if half is not None]
+        if len(halves) < len(blocks) or sum(len(places) for places, _ in halves) > most // 2:
+            return None
+        turned = workers.each(lambda at: _turned(*halves[at], blocks, at), range(len(blocks)))
+
+        def gather(at: int) -> Neighbours:
+            parts = [*(turned[before][at - before - 1] for before in range(at)), halves[at]]
+            places, found = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+            return _by_row(places, found, blocks[at].stop - blocks[at].start)
+
+        return workers.each(gather, range(len(blocks)))
+
+    def _pairs(self, block: slice, first: int) -> tuple[Array, Array]:
+        """Pairs of a place in the block and a row from `first` on, tile by tile, in each of them place by place."""
         rows, own, other = self._short
         size = block.stop - block.start
         place, neighbour = np.empty((2, size * TILE_COLUMNS), np.int32)
         marks = np.empty(TILE_COLUMNS, np.uint8)
         start, stop = self.class_start[block], self.class_stop[block]
         places, found = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-        for column in range(0, len(rows), TILE_COLUMNS):
+        for column in range(first, len(rows), TILE_COLUMNS):
             tile = slice(column, min(column + TILE_COLUMNS, len(rows)))
             if start.max() <= tile.start and tile.stop <= stop.min():
                 continue
@@ -79,7 +111,7 @@ class Screen:
                 count = keep_near(self.rows, self.radius, self.slack, block.start, place[:count], neighbour[:count])
             places.append(place[:count].copy())
             found.append(neighbour[:count].copy())
-        return _by_row(np.concatenate(places), np.concatenate(found), size)
+        return np.concatenate(places), np.concatenate(found)
 
 
 def _leading(rows: Array, tail: float) -> Array:
@@ -97,6 +129,17 @@ def _leading(rows: Array, tail: float) -> Array:
     return np.hstack([turned[:, left_out:], rest])
 
 
+def _turned(places: Array, found: Array, blocks: list[slice], at: int) -> list[tuple[Array, Array]]:
+    """The pairs of a block with rows of later blocks as these see them: for each of them, its places and the rows."""
+    order = np.argsort(found, kind="stable")
+    places, found = places[order] + np.int32(blocks[at].start), found[order]
+    ends = np.searchsorted(found, [block.start for block in blocks[at + 1 :]] + [blocks[-1].stop])
+    return [
+        (found[start:stop] - np.int32(block.start), places[start:stop])
+        for block, start, stop in zip(blocks[at + 1 :], ends[:-1], ends[1:], strict=True)
+    ]
+
+
 def _by_row(places: Array, found: Array, size: int) -> Neighbours:
     starts = np.zeros(size + 1, np.int64)
     np.cumsum(np.bincount(places, minlength=size), out=starts[1:])
@@ -112,12 +155,14 @@ class Impostors:
     searches anew, with slacks of a few times what the rows lately moved. A candidate too many changes nothing: what is
     farther than the radius costs nothing.
 
-    A block whose list is longer than its share of the memory is searched whenever it is used. Time O(N² p) for a
-    search, p <= d + 1 the axes that matter, and O(N d) to know that none is needed; memory O(N d + tile).
+    A search visits half of all pairs if what it finds fits into the memory; else it visits all, block by block, and a
+    block whose list is longer than its share of the memory is searched whenever it is used. Time O(N² p) for a search,
+    p <= d + 1 the axes that matter, and O(N d) to know that none is needed; memory O(N d + tile).
     """
 
-    def __init__(self, classes: Array, pairs_per_row: int) -> None:
+    def __init__(self, classes: Array, pairs_per_row: int, workers: Workers | None = None) -> None:
         """Take the class of every row, in ascending order, and how many candidates a row may keep on average."""
+        self.workers = workers or Workers(None)
         self.class_start = np.searchsorted(classes, classes, "left")
         self.class_stop = np.searchsorted(classes, classes, "right")
         self.pairs_per_row = pairs_per_row
@@ -141,9 +186,14 @@ class Impostors:
         self._may_hold = self.pairs_per_row > 0 and slack.mean() <= WIDEST * radius.mean()
         self._now = Screen(rows, radius, slack if self._may_hold else none, self.class_start, self.class_stop)
         self._before = self._now
-        self._held = {}
+        self._held = self._found_by_half() if self.pairs_per_row else {}
         self._uses = 0
         self.searches += 1
+
+    def _found_by_half(self) -> dict[int, Neighbours]:
+        """The candidates of all blocks; empty where there are too many to keep."""
+        found = self._now.neighbours_of_all(self.blocks, self.workers, self.pairs_per_row * self.blocks[-1].stop)
+        return {} if found is None else {block.start: near for block, near in zip(self.blocks, found, strict=True)}
 
     def of_block(self, block: slice) -> Neighbours:
         """The candidates of the rows of a block; different blocks may be asked for by several threads at once."""

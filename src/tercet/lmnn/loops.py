@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tercet import compilation  # noqa: F401  listens from here on
+
 Array = np.ndarray[Any, Any]
 
 

@@ -82,7 +82,7 @@ class Objective:
         self.workers = workers or Workers(None)
         self.triplet_weights = np.ones(len(classes)) if triplet_weights is None else triplet_weights
         kept = max(X.nbytes, LEAST_KEPT_BYTES) // KEPT_BYTES_PER_CANDIDATE // max(len(classes), 1) if keep else 0
-        self.impostors = Impostors(classes, kept)
+        self.impostors = Impostors(classes, kept, self.workers)
         self.blocks = self.impostors.blocks
 
     def __call__(self, components: Array) -> Value:

@@ -1,6 +1,5 @@
 """The compiled CPU implementation: products by PyTorch, everything between them by loops compiled with numba.
 
-    compilation.py   says that the loops are being compiled
     crew.py          threads, and the order of tiles that lets them write without waiting for each other
     sides.py         a batch -> anchors and references, sorted and ready
     pulls.py         the gradient for them, as it is gathered
@@ -26,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet import compilation  # noqa: F401  listens from here on
 from tercet.collectives import ALONE, Ranks
-from tercet.kernels.compiled import compilation  # noqa: F401  listens from here on
 from tercet.kernels.compiled.crew import Crew, current_crew, give_back_memory, leading_crew
 from tercet.kernels.compiled.loops import Array
 from tercet.kernels.compiled.problem import Problem

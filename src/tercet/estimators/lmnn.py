@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from tercet.lmnn.loops import Array
 from tercet.lmnn.workers import workers
 
 if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
+
     from tercet.distances import Mahalanobis
 
 RULES = ("knn", "energy")
@@ -83,6 +86,7 @@ class LMNN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_iter_: iterations.
         target_neighbors_: of shape (N, k), the target neighbours that were used last; -1 in rows held out.
         classes_: of shape (C,).
+        mean_: of shape (D,), the mean of the rows; distances do not depend on it, and a saved run is centred by it.
         n_features_in_: D.
         feature_names_in_: of shape (D,), where X is a data frame with names.
 
@@ -157,6 +161,7 @@ class LMNN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with workers(effective_n_jobs(self.n_jobs)) as threads:
             found = learn(X, codes, self._settings(), seed=seed, workers=threads, tell=self._teller(), warm=warm)
         self._keep(found)
+        self.mean_ = X.mean(axis=0, dtype=np.float64)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -179,6 +184,35 @@ class LMNN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         check_is_fitted(self)
         return Mahalanobis(components=torch.from_numpy(self.components_.copy()), learned=learned)
+
+    def save(
+        self, out: str | Path, *, scaler: StandardScaler | None = None, train: Any = None, validation: Any = None
+    ) -> Path:
+        """Write the map as a run folder, which `tercet.load`, embed, index, search, verify and evaluate take.
+
+        Its encoder is linear: an embedding is, in float32 and but for a constant, what `transform` gives, so that all
+        Euclidean distances are the learned ones. Columns have the names of the data frame of the fit.
+
+        Args:
+            out: the folder, which must not exist yet.
+            scaler: the fitted `StandardScaler` that came before the map, in a pipeline: the run then takes rows as they
+                are before it.
+            train: the rows of the fit, of shape (N, D), as the run will meet them: by them an evaluation notices items
+                that were trained on. Without them it cannot.
+            validation: labelled rows (X, y) that the fit has not seen, or whatever `tercet.train` takes as such: they
+                calibrate the threshold of `verify`. Without them there is none.
+
+        Returns:
+            the path of the folder.
+
+        Raises:
+            InputError: a scaler of other columns than the map's, rows of another width.
+            RunError: the folder is in the way.
+        """
+        from tercet.estimators.runs import save_map
+
+        check_is_fitted(self)
+        return save_map(self, Path(out), scaler, train, validation)
 
     @property
     def _n_features_out(self) -> int:
