@@ -22,6 +22,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from tercet.data.records import plural
 from tercet.errors import InputError, check_choice
 from tercet.lmnn.energy import energies
 from tercet.lmnn.learning import Learned, Settings, learn
@@ -240,11 +241,12 @@ class LMNN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "least two classes."
             )
         if counts.min() <= self.n_neighbors:
-            smallest = self.classes_[counts.argmin()]
+            smallest, most = self.classes_[counts.argmin()], counts.min() - 1
+            remedy = f"Give n_neighbors={most} or fewer, or leave" if most else "Leave"
             raise InputError(
-                f"n_neighbors is {self.n_neighbors}, but class {str(smallest)!r} has {counts.min()} rows; a row is no "
-                f"neighbour of its own, so n_neighbors may be at most {counts.min() - 1} here. Give fewer neighbours, "
-                f"or leave that class out. (n_samples = {X.shape[0]}, n_features = {X.shape[1]})"
+                f"n_neighbors is {self.n_neighbors}, but class {str(smallest)!r} has {plural(most + 1, 'row')}, and a "
+                f"row is no neighbour of its own. {remedy} that class out. (n_samples = {X.shape[0]}, n_features = "
+                f"{X.shape[1]})"
             )
         return X, codes
 
