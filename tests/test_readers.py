@@ -99,7 +99,7 @@ def test_a_folder_without_subfolders(tmp_path):
     assert message(tmp_path) == (
         f"{tmp_path} holds 2 images but no subfolders, so nothing says which belong together. Expected is a "
         f"subfolder for each class ({tmp_path}/first/a.png, {tmp_path}/second/b.png), or a table with a "
-        f"column of paths and a column of labels. Training without labels takes --views 2."
+        f"column of paths and a column of labels. tercet train takes it as it is with --views 2."
     )
     records = read(tmp_path, labelled=False)
     assert (records.form, records.labels, records.names) == ("items", None, ["a.png", "b.png"])

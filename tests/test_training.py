@@ -28,7 +28,7 @@ def test_a_run_folder_holds_all_that_is_promised(image_run):
     names = {str(path.relative_to(image_run)) for path in image_run.rglob("*") if path.is_file()}
     assert names == {
         "model.safetensors", "config.toml", "metrics.json", "history.jsonl", "report.html", "summary.json",
-        "fingerprints.safetensors", "encoder/assets.json", "evaluations/validation.json",
+        "classes.json", "fingerprints.safetensors", "encoder/assets.json", "evaluations/validation.json",
         "checkpoints/step-00000003/state.safetensors", "checkpoints/step-00000003/progress.json",
         "checkpoints/step-00000006/state.safetensors", "checkpoints/step-00000006/progress.json",
     }  # fmt: skip

@@ -306,7 +306,8 @@ def test_hold_out_of_items():
     ("source", "options", "message"),
     [
         (numbers_of(), {"corruption": 0},
-         "views is 2, and nothing makes the views of an item differ: corruption is 0 and the encoder draws nothing. "
+         "views is 2, and nothing makes the views of an item differ: corruption is 0, or all rows are "
+      "equal, and the encoder draws nothing. "
          "Give --corruption 0.6, for example."),
         (numbers_of(30, 1), {},
          "an array has a single column of features, and nothing would be left of a row with that corrupted; views need "
@@ -375,7 +376,7 @@ def test_changes_of_colour_on_images_in_grey_are_refused(loose_images, tmp_path)
 
 
 def test_without_views_the_way_to_train_without_labels_is_named(loose_images, tmp_path):
-    with pytest.raises(DataError, match=r"Training without labels takes --views 2\.$"):
+    with pytest.raises(DataError, match=r"tercet train takes it as it is with --views 2\.$"):
         tercet.train(loose_images, out=tmp_path / "run", progress=False)
     with pytest.raises(DataError, match=r"or views of each item, which take their place: add --views 2\.$"):
         tercet.train(loose_images, out=tmp_path / "run", form="items", progress=False)
@@ -557,3 +558,12 @@ def test_items_have_no_labels_that_could_be_wrong(tmp_path):
     data = (numbers_of(), np.arange(30) % 10)
     run = tercet.train(data, out=tmp_path / "other", steps=2, views=3, classes_per_batch=4, progress=False)
     assert any("adopted_share" in row for row in read_history(run.path / "history.jsonl"))
+
+
+def test_equal_rows_of_numbers_have_no_views(tmp_path):
+    with (
+        pytest.warns(tercet.errors.TercetWarning),
+        pytest.raises(InputError, match="all rows are equal"),
+    ):  # copies, too
+        tercet.train(np.ones((20, 4), np.float32), out=tmp_path / "run", views=2, loss="infonce", steps=2,
+                     progress=False)  # fmt: skip
