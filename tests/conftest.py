@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,22 @@ def write_images(folder: Path, classes: range, samples: int = 6, size: int = 24)
             noise = np.random.default_rng([2, number, sample]).normal(0, 40, large.shape)
             Image.fromarray(np.clip(large + noise, 0, 255).astype(np.uint8)).save(target / f"{sample}.png")
     return folder
+
+
+def killed_at(step: int, words: list[str]) -> subprocess.CompletedProcess:
+    """The command line in a process of its own, ended by SIGKILL once it has recorded this step, if it comes to it."""
+    code = (
+        "import os, signal, torch, tercet.cli\n"
+        "torch.set_num_threads(2)\n"  # as here: sums over more threads round otherwise
+        "from tercet.training.folder.history import History\n"
+        "add = History.add\n"
+        "def kill(self, step, figures):\n"
+        "    add(self, step, figures)\n"
+        f"    if step == {step} and 'loss' in figures: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "History.add = kill\n"
+        f"raise SystemExit(tercet.cli.main({words!r}))\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
 WORDS = (

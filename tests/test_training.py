@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tercet
-from conftest import QUICK, QUICK_FLAGS, Scaled, digest, text_of, write_images
+from conftest import QUICK, QUICK_FLAGS, Scaled, digest, killed_at, text_of, write_images
 from tercet.data.options import Augmentation
 from tercet.encoders.options import ImageOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
@@ -76,26 +76,15 @@ def test_training_leaves_the_callers_random_state_alone(images, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed_at", [1, 4])
-def test_a_killed_run_goes_on_to_the_same_bytes(images, tmp_path, killed_at):
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_killed_run_goes_on_to_the_same_bytes(images, tmp_path, number):
     """SIGKILL before the first checkpoint (step 1) and after it (step 4)."""
     whole = tmp_path / "whole"
     tercet.train(str(images), out=whole, progress=False, **QUICK)
     part = tmp_path / "part"
-    code = (
-        "import os, signal, torch, tercet.cli\n"
-        "torch.set_num_threads(2)\n"  # as here: sums over more threads round otherwise
-        "from tercet.training.folder.history import History\n"
-        "add = History.add\n"
-        "def kill(self, step, figures):\n"
-        "    add(self, step, figures)\n"
-        f"    if step == {killed_at} and 'loss' in figures: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "History.add = kill\n"
-        f"tercet.cli.main(['train', {str(images)!r}, '--out', {str(part)!r}, *{QUICK_FLAGS!r}])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = killed_at(number, ["train", str(images), "--out", str(part), *QUICK_FLAGS])
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (part / "model.safetensors").exists() == (killed_at > 3)
+    assert (part / "model.safetensors").exists() == (number > 3)
     tercet.train(str(images), out=part, resume=True, progress=False)
     assert digest(part) == digest(whole)
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tomllib
 from typing import get_args, get_type_hints
 
@@ -17,7 +15,7 @@ import torch
 from torch import nn
 
 import tercet
-from conftest import Scaled, digest
+from conftest import Scaled, digest, killed_at
 from tercet.data.readers import read
 from tercet.encoders.options import CustomOptions, ImageOptions, TabularOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
@@ -460,18 +458,7 @@ def stopped_before(tuned, place, path):
 def test_a_killed_tuning_goes_on_to_the_same_bytes(tuned, noisy, tmp_path, place, step):
     """SIGKILL in the first rung before a trial's first checkpoint, and among the further seeds after one."""
     part = stopped_before(tuned, place, tmp_path / "part")
-    code = (
-        "import os, signal, torch, tercet.cli\n"
-        "torch.set_num_threads(2)\n"  # as here: sums over more threads round otherwise
-        "from tercet.training.folder.history import History\n"
-        "add = History.add\n"
-        "def kill(self, step, figures):\n"
-        "    add(self, step, figures)\n"
-        f"    if step == {step} and 'loss' in figures: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "History.add = kill\n"
-        f"tercet.cli.main(['tune', {str(noisy)!r}, '--out', {str(part)!r}, '--resume', *{FLAGS!r}])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = killed_at(step, ["tune", str(noisy), "--out", str(part), "--resume", *FLAGS])
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (part / tuned.trials[place].run / "model.safetensors").exists() == (step > 3)
     assert not (part / "tuning.json").exists()

@@ -5,8 +5,6 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ import torch
 from torch import nn
 
 import tercet
-from conftest import QUICK_FLAGS, digest, text_of, write_images
+from conftest import QUICK_FLAGS, digest, killed_at, text_of, write_images
 from tercet.data import read
 from tercet.data.corruption import corrupt
 from tercet.data.items import ItemBatches
@@ -531,22 +529,11 @@ def test_from_the_command_line(loose_images, tmp_path, command):
 def test_a_killed_run_goes_on_to_the_same_bytes(loose_images, tmp_path):
     flags = [*QUICK_FLAGS, "--views", "2", "--loss", "infonce", "--rows-per-batch", "12", "--memory", "16"]
     whole, part = tmp_path / "whole", tmp_path / "part"
-    code = (
-        "import os, signal, sys, torch, tercet.cli\n"
-        "torch.set_num_threads(2)\n"
-        "from tercet.training.folder.history import History\n"
-        "add, kill_at = History.add, int(sys.argv[1])\n"
-        "def kill(self, step, figures):\n"
-        "    add(self, step, figures)\n"
-        "    if step == kill_at and 'loss' in figures: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "History.add = kill\n"
-        "sys.exit(tercet.cli.main(sys.argv[2:]))\n"
-    )
     words = ["train", str(loose_images), *flags]
-    ends = []
-    for killed_at, path, extra in ((99, whole, []), (5, part, []), (99, part, ["--resume"])):
-        command = [sys.executable, "-c", code, str(killed_at), *words, "--out", str(path), *extra]
-        ends.append(subprocess.run(command, capture_output=True, check=False).returncode)
+    ends = [
+        killed_at(step, [*words, "--out", str(path), *extra]).returncode
+        for step, path, extra in ((99, whole, []), (5, part, []), (99, part, ["--resume"]))
+    ]
     assert ends == [0, -signal.SIGKILL, 0]
     assert digest(part) == digest(whole)
 

@@ -266,7 +266,7 @@ class Run:
             raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
         readable = read_all(self.model.options, records, reporter, name)
         known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
-        duplicates = warn_of_duplicates(known, readable.records, name, reporter)
+        duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
         threshold = self.metrics.get("validation.threshold")
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         trained = read_class_sizes(self.path)

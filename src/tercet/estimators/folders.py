@@ -83,7 +83,7 @@ def _calibrate(folder: Path, validation: Any, device: str, module: Any) -> None:
     if held.records.form != "labels":
         raise InputError(f"the validation data must have labels; these hold {held.records.form}.")
     known = load_file(folder / "fingerprints.safetensors")["train"].numpy()
-    duplicates = warn_of_duplicates(known, held.records, "validation", reporter)
+    duplicates = warn_of_duplicates(known, held.records, held.records.fingerprints(), "validation", reporter)
     distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
     vectors = model.encode(held.loader, np.arange(len(held.records)), reporter)
     pairs = all_pairs(vectors, labels_of(held.records), distance)

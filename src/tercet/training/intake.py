@@ -73,9 +73,11 @@ def read_source(source: Any, options: DataOptions, labelled: bool = True) -> Rec
     )  # fmt: skip
 
 
-def warn_of_duplicates(known: np.ndarray, records: Records, name: str, reporter: Reporter) -> int:
-    """Count and name the records whose contents are among the fingerprints of the training data."""
-    rows = np.flatnonzero(np.isin(records.fingerprints(), known))
+def warn_of_duplicates(
+    known: np.ndarray, records: Records, fingerprints: np.ndarray, name: str, reporter: Reporter
+) -> int:
+    """Count and name the records whose contents, by their fingerprints, are among those of the training data."""
+    rows = np.flatnonzero(np.isin(fingerprints, known))
     if len(rows):
         first = ", ".join(str(records.names[row]) for row in rows[:3])
         reporter.warn(

@@ -105,8 +105,9 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     train = read_all(model.options, train_records, reporter, "training")
     held = read_all(model.options, held_records, reporter, "validation")
     known = train.records.fingerprints()
-    check_same(config, _hash_of(known, held.records.fingerprints()), ranks)
-    warn_of_duplicates(known, held.records, "validation", reporter)
+    of_held = held.records.fingerprints()
+    check_same(config, _hash_of(known, of_held), ranks)
+    warn_of_duplicates(known, held.records, of_held, "validation", reporter)
     if train.records.form == "items":
         warn_of_copies(known, reporter)
     check_views(config, model, train)
