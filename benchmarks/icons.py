@@ -3,22 +3,44 @@
     npm pack @iconify/json@2.2.535 && tar xzf iconify-json-2.2.535.tgz
     pip install resvg_py==0.5.0
     python benchmarks/icons.py package/ icons/ --classes 80
+    python benchmarks/icons.py package/ icons/ --least-families 8 --size 48
 
 An icon's class is its name without words of style (outline, filled, 24, ...). Of a set each class has one icon. Only
-sets of one colour under licences that allow use and change are taken, and of the classes those with the most icons.
-Icons of one thing differ in name too (home, house), so some classes are the same thing: recall has a ceiling below 1.
+sets of one colour under licences that allow use and change are taken, and of the classes those with the most icons, or
+all that so many design families have drawn. A file is named FAMILY.SET.png: sets of one family share drawings, so an
+icon of the query's own family is to be left out of its neighbours (`--group-from '^([^.]+)' --exclude group`). Blank
+and byte-identical drawings are left out. Icons of one thing differ in name too (home, house), so some classes are the
+same thing: recall has a ceiling below 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 LICENCES = {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-4.0", "OFL-1.1"}
 GENERAL = ("UI ", "Material", "Thematic", "Archive")
+FAMILIES = {
+    "material": ("material", "ic", "mdi", "zmdi", "google"),
+    "fontawesome": ("fa", "la", "fad"),
+    "boxicons": ("bx", "bxs", "bxl", "boxicons"),
+    "unicons": ("uil", "uim", "uit", "uis"),
+    "lucide": ("lucide", "feather", "vadivam", "keyline"),
+    "ionicons": ("ion", "famicons"),
+    "heroicons": ("heroicons", "sidekickicons"),
+    "wordpress": ("wordpress", "dashicons", "gridicons"),
+    "mono": ("mi", "mono"),
+    "majestic": ("majesticons", "pixelarticons"),
+    "coreui": ("cil", "cib", "cif"),
+    "remix": ("ri", "mingcute"),
+}
+"""Sets that copied, or are by the same hands, by the first word of their names without digits."""
+LEAST_CONTRAST = 3  # the standard deviation of the pixels of a drawing that is not blank
 STYLE = re.compile(
     r"^(?:outline|outlined|solid|filled|fill|bold|light|thin|line|linear|sharp|rounded?|duotone|twotone|\d+(?:px)?)-"
     r"|-(?:outline|outlined|solid|filled|fill|bold|light|thin|line|linear|sharp|rounded?|duotone|twotone|\d+(?:px)?)$"
@@ -32,8 +54,19 @@ def class_of(name: str) -> str:
     return name
 
 
-def select(package: Path, classes: int) -> dict[str, dict[str, str]]:
-    """For each class its icons, an SVG for each set; the classes with the most icons, as many as asked for."""
+def family_of(prefix: str) -> str:
+    """The design family of a set: mdi-light and material-symbols are one."""
+    first = re.sub(r"\d+", "", prefix.split("-")[0])
+    return next((family for family, words in FAMILIES.items() if first in words), first)
+
+
+def families(icons: Iterable[str]) -> int:
+    """How many design families these sets are of."""
+    return len({family_of(prefix) for prefix in icons})
+
+
+def select(package: Path, size: int) -> dict[str, dict[str, str]]:
+    """For each class its icons, an SVG for each set; the classes with the most icons first."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for prefix, about in json.loads((package / "collections.json").read_text(encoding="utf-8")).items():
         general = str(about.get("category", "Archive")).startswith(GENERAL)
@@ -43,12 +76,12 @@ def select(package: Path, classes: int) -> dict[str, dict[str, str]]:
         for name in sorted(icons["icons"], key=lambda word: (len(word), word)):
             shown = class_of(name)
             if len(shown) > 1 and not shown.isdecimal() and not icons["icons"][name].get("hidden"):
-                found[shown].setdefault(prefix, svg_of(icons, name))
+                found[shown].setdefault(prefix, svg_of(icons, name, size))
     order = sorted(found, key=lambda shown: (-len(found[shown]), shown))
-    return {shown: found[shown] for shown in order[:classes]}
+    return {shown: found[shown] for shown in order}
 
 
-def svg_of(icons: dict, name: str) -> str:
+def svg_of(icons: dict, name: str, size: int) -> str:
     """An icon of a set as a whole SVG file, on a square."""
     icon = icons["icons"][name]
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
@@ -58,25 +91,49 @@ def svg_of(icons: dict, name: str) -> str:
     body = icon["body"].replace("currentColor", "#000")
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="32" height="32" viewBox="{box}">{body}</svg>'
+        f'width="{size}" height="{size}" viewBox="{box}">{body}</svg>'
     )
+
+
+def drawn(icons: dict[str, str], seen: set[bytes]) -> dict[str, bytes]:
+    """A PNG for each set, without those that are blank or were drawn before."""
+    import resvg_py
+    from PIL import Image, ImageStat
+
+    found = {}
+    for prefix, svg in icons.items():
+        picture = bytes(resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff", skip_system_fonts=True))
+        pixels = Image.open(io.BytesIO(picture)).convert("L")
+        if ImageStat.Stat(pixels).stddev[0] > LEAST_CONTRAST and pixels.tobytes() not in seen:
+            seen.add(pixels.tobytes())
+            found[prefix] = picture
+    return found
 
 
 def main() -> None:
     """Select and draw."""
-    import resvg_py
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--classes", type=int, help="so many, those with the most icons")
+    parser.add_argument("--least-families", type=int, default=1, help="only classes that so many families have drawn")
+    parser.add_argument("--size", type=int, default=32, help="of a picture in pixels")
     options = parser.parse_args()
-    for shown, icons in select(options.package, options.classes).items():
+    seen: set[bytes] = set()
+    classes = pictures = 0
+    for shown, icons in select(options.package, options.size).items():
+        if classes == options.classes:
+            break
+        if families(icons) < options.least_families:
+            continue
+        found = drawn(icons, seen)
+        if families(found) < options.least_families:
+            continue
         (options.out / shown).mkdir(parents=True, exist_ok=True)
-        for prefix, svg in icons.items():
-            picture = resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff", skip_system_fonts=True)
-            (options.out / shown / f"{prefix}.png").write_bytes(bytes(picture))
-        print(f"{shown:<24} {len(icons)}")
+        for prefix, picture in found.items():
+            (options.out / shown / f"{family_of(prefix)}.{prefix}.png").write_bytes(picture)
+        classes, pictures = classes + 1, pictures + len(found)
+    print(f"{pictures:,} pictures of {classes:,} classes")
 
 
 if __name__ == "__main__":
