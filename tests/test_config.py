@@ -175,9 +175,27 @@ def test_what_is_left_open_is_what_the_messages_say(name):
     from tercet.training.config import _when_open
     from tercet.training.objective.loss import completed, make_loss, options_of
 
-    made = options_of(make_loss(completed(LossOptions(loss=name), "labels", seed=3)))
-    for word in ("distance", "penalty", "mining"):
-        assert getattr(made, word) == _when_open(name, word)
+    for given in ({}, {"margin": 0.3}, {"mining": "hard"}, {"penalty": "softplus"}):
+        if not given or name == "triplet":
+            asked = LossOptions(loss=name, **given)
+            made = options_of(make_loss(completed(asked, "labels", seed=3)))
+            for word in {"distance", "penalty", "mining"} - set(given):
+                assert _when_open(asked, word) in (getattr(made, word), None)
+
+
+def test_the_usual_triplet_loss_and_where_it_is_the_classic_one():
+    from tercet.training.objective.loss import completed, make_loss, options_of
+
+    def made(form="labels", **given):
+        one = options_of(make_loss(completed(LossOptions(**given), form, seed=3)))
+        return one.penalty, one.margin, one.temperature
+
+    usual, classic = ("logsumexp", 0.1, 0.05), ("hinge", 0.2, None)
+    assert made() == made("pairs") == made(loss="triplet") == made(distance="cosine") == usual
+    assert made(temperature=0.3) == ("logsumexp", 0.1, 0.3)
+    assert made("triplets") == made(mining="semihard") == made(penalty="hinge") == classic
+    assert made(margin=0.4) == ("hinge", 0.4, None)
+    assert made(penalty="logsumexp") == ("logsumexp", 0.2, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +223,7 @@ def test_what_is_left_open_is_what_the_messages_say(name):
             "normalize is True, but it belongs to loss='triplet' or 'contrastive' and the loss is 'supcon'.",
         ),
         (
-            {"learn_temperature": True, "loss": "triplet"},
+            {"learn_temperature": True, "loss": "triplet", "margin": 0.2},
             "learn_temperature is True, but it belongs to penalty='logsumexp' or 'lifted' and the penalty is 'hinge'.",
         ),
         (

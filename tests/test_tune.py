@@ -23,7 +23,7 @@ from tercet.training.config import LossOptions, TrainingOptions
 from tercet.training.request import Request
 from tercet.training.tuning.comparison import effects_of, finalists_of, mean_interval, ranked, verdict_of
 from tercet.training.tuning.options import VALUES, Metric, Mining, TuningOptions
-from tercet.training.tuning.space import draw, rungs_of, space_of
+from tercet.training.tuning.space import draw, rungs_of, space_of, with_penalty
 from tercet.training.tuning.trials import Trial
 
 BATCH = {"classes_per_batch": 8, "samples_per_class": 3, "evaluate_every": 3}
@@ -111,36 +111,67 @@ def labelled():
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 MININGS = ("all", "semihard", "hard")
+TEMPERATURES = {"temperature": (0.02, 0.05, 0.1, 0.2)}
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (request(), {"margin": (0.05, 0.1, 0.2, 0.4), "mining": MININGS}),
-        (request("triplet", distance="squared-euclidean"), {"margin": (0.1, 0.2, 0.4, 0.8), "mining": MININGS}),
-        (request("triplet", distance="manhattan"), {"margin": (0.2, 0.4, 0.8, 1.6), "mining": MININGS}),
+        (request(), {"margin": (0.05, 0.1, 0.2, 0.4), "mining": MININGS, **TEMPERATURES}),
         (
-            request("triplet", distance="manhattan", normalize=False),
+            request("triplet", distance="squared-euclidean"),
+            {"margin": (0.1, 0.2, 0.4, 0.8), "mining": MININGS, **TEMPERATURES},
+        ),
+        (request("triplet", penalty="hinge"), {"margin": (0.05, 0.1, 0.2, 0.4), "mining": MININGS}),
+        (
+            request("triplet", distance="manhattan", penalty="hinge"),
+            {"margin": (0.2, 0.4, 0.8, 1.6), "mining": MININGS},
+        ),
+        (
+            request("triplet", distance="manhattan", penalty="hinge", normalize=False),
             {"margin": (0.05, 0.1, 0.2, 0.4), "mining": MININGS},
         ),
         (request("triplet", margin=0.3), {"mining": MININGS}),
         (request("triplet", margin=0.3, mining="hard"), {}),
-        (request("triplet", fallback="farthest"), {"margin": (0.05, 0.1, 0.2, 0.4), "mining": ("semihard",)}),
+        (
+            request("triplet", fallback="farthest", penalty="hinge"),
+            {"margin": (0.05, 0.1, 0.2, 0.4), "mining": ("semihard",)},
+        ),
         (
             request("triplet", penalty="logsumexp"),
-            {"margin": (0.05, 0.1, 0.2, 0.4), "mining": MININGS, "temperature": (0.02, 0.05, 0.1, 0.2)},
+            {"margin": (0.05, 0.1, 0.2, 0.4), "mining": MININGS, **TEMPERATURES},
         ),
         (
             request("triplet", penalty="lifted", margin=0.1),
             {"mining": ("all",), "temperature": (0.2, 0.5, 1.0, 2.0)},
         ),
         (request("contrastive"), {"margin": (0.25, 0.5, 0.75, 1.0)}),
-        (request("infonce"), {"temperature": (0.02, 0.05, 0.1, 0.2)}),
-        (request("supcon", learn_temperature=True), {"temperature": (0.02, 0.05, 0.1, 0.2)}),
+        (request("infonce"), TEMPERATURES),
+        (request("supcon", learn_temperature=True), TEMPERATURES),
     ],
 )  # fmt: skip
 def test_what_is_tried_when_left_open(asked, expected):
+    asked = with_penalty(asked, TuningOptions(), "labels")
     assert space_of(asked, TuningOptions(), labelled()) == {**expected, "learning_rate": RATES}
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "form", "penalty"),
+    [
+        (request(), {}, "labels", "logsumexp"),
+        (request("triplet"), {"temperatures": (0.1, 0.2)}, "pairs", "logsumexp"),
+        (request(), {"margins": (0.1, 0.2)}, "labels", "hinge"),
+        (request(), {"minings": ("all", "hard")}, "labels", "hinge"),
+        (request(margin=0.3), {}, "labels", "hinge"),
+        (request(mining="hard"), {}, "labels", "hinge"),
+        (request(penalty="softplus"), {}, "labels", "softplus"),
+        (request(), {}, "triplets", None),
+        (request(), {}, "marked-pairs", None),
+        (request("supcon"), {}, "labels", None),
+    ],
+)
+def test_all_trials_have_the_penalty_that_training_would_take(asked, options, form, penalty):
+    assert with_penalty(asked, TuningOptions(**options), form).loss.penalty == penalty
 
 
 def test_a_rate_that_is_given_is_kept_and_pretrained_encoders_take_small_ones():
@@ -173,7 +204,11 @@ def test_beside_a_loss_of_ones_own_only_the_rate_is_tried():
     [
         (request("infonce"), {"margins": (0.1, 0.2)}, "margin is 0.1, but it belongs to loss='triplet' or"),
         (request("contrastive"), {"minings": ("all", "hard")}, "mining is 'all', but it belongs to loss='triplet'"),
-        (request("triplet"), {"temperatures": (0.1,)}, "temperature is 0.1, but it belongs to penalty='logsumexp'"),
+        (
+            request("triplet", penalty="hinge"),
+            {"temperatures": (0.1,)},
+            "temperature is 0.1, but it belongs to penalty='logsumexp'",
+        ),
         (request("triplet", penalty="lifted"), {"minings": ("all", "hard")}, "penalty 'lifted' goes with mining 'all'"),
         (request(), {"margins": (0.1, 2.0)}, "margins holds 2, and between these embeddings the euclidean distance is "
          "at most 2, so nothing could satisfy it. Choose margins well below, such as 0.05, 0.1, 0.2, 0.4"),

@@ -64,6 +64,9 @@ _BELONGS = (
     ("fallback", "mining", _SEMIHARD),
     ("draw_seed", "mining", ("distance-weighted",)),
 )  # an option, and the values of another option that it belongs to
+RECIPE: dict[str, Any] = {"penalty": "logsumexp", "temperature": 0.05, "margin": 0.1}
+"""The triplet loss where none of these, no mining and no schedule of it is given; docs/claims.md says why."""
+
 NO_MAP = (
     "distance is 'mahalanobis', whose map a word cannot give; from Python give the loss as an object: "
     "tercet.train(..., loss=tercet.TripletLoss(distance=tercet.Mahalanobis(learned=True, dim=128)))"
@@ -127,8 +130,8 @@ class LossOptions:
 items. triplet when left open, contrastive for pairs marked similar or not."""
 
     margin: float | None = None
-    """triplet: how much farther a negative must be than the positive (0.2 when left open); contrastive: the distance \
-beyond which a negative costs nothing (0.5)."""
+    """triplet: how much farther a negative must be than the positive (0.1 when left open, 0.2 where penalty or mining \
+is given); contrastive: the distance beyond which a negative costs nothing (0.5)."""
 
     positive_margin: float | None = None
     """contrastive: the distance within which a positive costs nothing; 0 when left open."""
@@ -153,11 +156,13 @@ can give."""
     """The power of the minkowski distance."""
 
     penalty: Literal["hinge", "squared-hinge", "softplus", "logsumexp", "lifted"] | None = None
-    """triplet: what a triplet costs that violates the margin (hinge when left open); logsumexp takes a pair's \
-negatives together, nearest first, and lifted an anchor's positives and negatives."""
+    """triplet: what a triplet costs that violates the margin; logsumexp takes a pair's negatives together, nearest \
+first, and lifted an anchor's positives and negatives. When left open logsumexp, but hinge for ready-made triplets and \
+where margin or mining is given."""
 
     temperature: float | None = None
-    """How sharply logsumexp, lifted, infonce and supcon prefer the nearest; 0.1 when left open, 1 for lifted."""
+    """How sharply logsumexp, lifted, infonce and supcon prefer the nearest; when left open 0.05 where the penalty is \
+too, otherwise 0.1, and 1 for lifted."""
 
     learn_temperature: bool = False
     """Train the temperature too, from there on."""
@@ -538,17 +543,19 @@ def misplaced(loss: LossOptions) -> list[str]:
                 owners = [owner for owner, names in SETTINGS.items() if name in names]
                 faults.append(_belongs(loss, name, "loss", owners, loss.loss))
     for name, word, values in _BELONGS:
-        decided = getattr(loss, word) or _when_open(loss.loss, word)
+        decided = getattr(loss, word) or _when_open(loss, word)
         if name in given and decided is not None and decided not in values:
             faults.append(_belongs(loss, name, word, values, decided))
     return faults
 
 
-def _when_open(loss: str | None, word: str) -> str | None:
-    """What an option is that is left open; None where it depends on the loss, which the data decides."""
+def _when_open(loss: LossOptions, word: str) -> str | None:
+    """What an option is that is left open; None where it depends on what the data holds."""
     if word == "distance":
-        return "cosine" if loss in ("infonce", "supcon") else "euclidean"
-    return {"penalty": "hinge", "mining": "all"}[word] if loss == "triplet" else None
+        return "cosine" if loss.loss in ("infonce", "supcon") else "euclidean"
+    if loss.loss != "triplet" or (word == "penalty" and loss.margin is None and loss.mining is None):
+        return None
+    return {"penalty": "hinge", "mining": "all"}[word]
 
 
 def _belongs(loss: LossOptions, name: str, word: str, owners: Iterable[str], chosen: str) -> str:

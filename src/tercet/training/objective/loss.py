@@ -18,7 +18,7 @@ from tercet.errors import ConfigError, InputError, RunError, TercetWarning
 from tercet.kernels.rule import SEMIHARD
 from tercet.losses import ContrastiveLoss, InfoNCE, SupConLoss, TripletLoss
 from tercet.losses.base import BatchLoss
-from tercet.training.config import NO_MAP, OWN_SETTINGS, SETTINGS, LossOptions, field_names, misplaced
+from tercet.training.config import NO_MAP, OWN_SETTINGS, RECIPE, SETTINGS, LossOptions, field_names, misplaced
 from tercet.training.folder.toml import typed_value
 
 Loss = Callable[..., Tensor]
@@ -43,13 +43,22 @@ def completed(options: LossOptions, form: str, seed: int) -> LossOptions:
         ConfigError: an option would do nothing, or mahalanobis is asked for by its name.
     """
     loss: Any = options.loss or ("contrastive" if form == "marked-pairs" else "triplet")
-    options = dataclasses.replace(options, loss=loss)
+    options = with_recipe(dataclasses.replace(options, loss=loss), form)
     faults = misplaced(options) + ([NO_MAP] if options.distance == "mahalanobis" else [])
     if faults:
         raise ConfigError("; ".join(faults) + ".")
     if options.mining == "distance-weighted" and options.draw_seed is None:
         return dataclasses.replace(options, draw_seed=seed)
     return options
+
+
+def with_recipe(options: LossOptions, form: str) -> LossOptions:
+    """The options with the usual triplet loss, where nothing that is given is of another."""
+    decided = (options.penalty, options.margin, options.mining) != (None, None, None)
+    if options.loss != "triplet" or form == "triplets" or decided:
+        return options
+    temperature = RECIPE["temperature"] if options.temperature is None else options.temperature
+    return dataclasses.replace(options, **RECIPE | {"temperature": temperature})
 
 
 def make_loss(options: LossOptions) -> BatchLoss:

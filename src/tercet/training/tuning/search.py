@@ -46,6 +46,7 @@ from tercet.training.tuning.space import (
     rungs_of,
     shown,
     space_of,
+    with_penalty,
 )
 from tercet.training.tuning.trials import Trainer, Trial
 
@@ -127,6 +128,7 @@ def tune_request(request: Request, options: TuningOptions, folder: Path, resume:
             f"epochs is {request.training.epochs}, and a tuning counts in steps, which rungs can divide; give steps."
         )
     train, held = read_data(request, reporter)  # once for all: a trial's own seed would split them otherwise
+    request = with_penalty(request, options, train.form)
     steps = request.training.steps or STEPS
     metric = _metric(request, options, held)
     space = space_of(request, options, train)

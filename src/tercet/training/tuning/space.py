@@ -18,7 +18,7 @@ from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, InputError, TercetWarning
 from tercet.losses.base import BatchLoss
 from tercet.training.batches.towers import choose_towers
-from tercet.training.config import ENCODERS, LossOptions
+from tercet.training.config import ENCODERS, RECIPE, LossOptions
 from tercet.training.objective.loss import completed, make_loss
 from tercet.training.objective.loss_checks import check_supervision
 from tercet.training.request import Request
@@ -151,6 +151,20 @@ def space_of(request: Request, options: TuningOptions, train: Records) -> Space:
             "give several values, such as 0.0003 and 0.001 for learning_rates."
         )
     return space
+
+
+def with_penalty(request: Request, options: TuningOptions, form: str) -> Request:
+    """The request with the penalty that a triplet loss has by default, so that all trials have one.
+
+    It is the usual one (`RECIPE`), but hinge where margins or minings are to be tried, or one of them is given.
+    """
+    loss = request.loss
+    ours = request.custom_loss is None and loss.loss in (None, "triplet") and form not in ("triplets", "marked-pairs")
+    if not ours or loss.penalty is not None:
+        return request
+    given = (loss.margin, loss.mining, request.training.mining_schedule, options.margins, options.minings)
+    penalty: Any = RECIPE["penalty"] if given == (None,) * len(given) else "hinge"
+    return dataclasses.replace(request, loss=dataclasses.replace(loss, penalty=penalty))
 
 
 def _defaults(request: Request, train: Records) -> Space:
