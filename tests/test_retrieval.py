@@ -198,7 +198,7 @@ def test_evaluation_survives_json():
     assert evaluation.settings == {
         "distance": "euclidean",
         "ks": [1, 100],
-        "max_pairs": 2_000_000,
+        "max_pairs": None,
         "seed": 0,
     }
 

@@ -290,7 +290,7 @@ def test_roc_is_thinned_without_bending_it():
         ),
         (
             lambda pairs: calibrate(pairs, "err"),
-            "target must be 'eer' or a false accept rate between 0 and 1; given 'err'.",
+            "target must be 'eer', 'f1' or a false accept rate between 0 and 1; given 'err'. Did you mean 'eer'?",
         ),
         (
             lambda pairs: calibrate(replace(pairs, same=np.zeros(4, dtype=bool))),

@@ -9,7 +9,7 @@ import logging
 
 from numba.core import event
 
-LOOPS = {"tercet.kernels.": "the loss", "tercet.lmnn.": "LMNN"}
+LOOPS = {"tercet.kernels.": "the loss", "tercet.lmnn.": "LMNN", "tercet.evaluation.": "verification"}
 """Whose loops are compiled, by the packages that hold them."""
 logger = logging.getLogger("tercet")
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tercet.collectives import Ranks, joined, local_device
-from tercet.data.groups import read_groups
+from tercet.data.groups import read_column, read_groups
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
 from tercet.data.sides import SIDES
@@ -24,12 +24,20 @@ from tercet.distances import Distance, Mahalanobis
 from tercet.doctor import Diagnosis
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, RunError, check_choice, suggest
-from tercet.evaluation import Evaluation
+from tercet.evaluation import Evaluation, Pairs, errors_at, in_order
+from tercet.evaluation.probability import at_prior
 from tercet.index import Index
 from tercet.mining.options import MiningOptions
-from tercet.training.assessment import assess, assess_raw, has_raw
+from tercet.training.assessment import assess, assess_raw, has_raw, pairs_of
 from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.batches.pacing import CurriculumOptions
+from tercet.training.calibration import (
+    Calibration,
+    calibrated,
+    choose_calibration,
+    read_calibration,
+    restore_calibration,
+)
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -38,6 +46,7 @@ from tercet.training.config import (
     read_config,
 )
 from tercet.training.folder.metrics import (
+    NAME_OF_CALIBRATION,
     read_class_sizes,
     read_metrics,
     remove_assessment,
@@ -54,18 +63,28 @@ from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
 from tercet.training.session import run_session
 from tercet.training.step.shared import told
+from tercet.training.targets import parse_target
+from tercet.training.verdicts import Verdict, Verdicts, names_of
 
 NOT_COPIED = {"checkpoints", "cache"}
 """Folders of a run that other ranks need no copy of."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether two items are the same: their distance against the run's threshold."""
+class Calibrated:
+    """A threshold that was calibrated after training, and what it does.
 
-    same: bool
-    distance: float
+    Attributes:
+        target: eer, f1 or far=…; "training" where the threshold is training's again.
+        threshold: the one that counts now.
+        before: the one that counted before; None if there was none.
+        figures: far, frr, accuracy, balanced_accuracy and f1 by what it was counted on: data, and test where given.
+    """
+
+    target: str
     threshold: float
+    before: float | None
+    figures: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,19 +136,24 @@ class Run:
 
     @property
     def threshold(self) -> float:
-        """The distance up to which two items count as the same, calibrated on validation data.
+        """The distance up to which two items count as the same: training's, or that of the last `calibrate`.
 
         Raises:
             RunError: the validation data held no pairs of both kinds.
         """
-        threshold = self.metrics.get("validation.threshold")
-        if threshold is None:
+        return self._calibration[1]
+
+    @property
+    def _calibration(self) -> tuple[Calibration, float]:
+        """The calibration that counts, and its threshold."""
+        found = read_calibration(self.path)
+        if found is None or found.threshold is None:
             raise RunError(
                 f"{self.path} has no calibrated threshold: its training was stopped before the end (go on with "
                 f"tercet train --resume --out {self.path}), its validation data held no pair of both kinds, or an "
                 "estimator saved it without validation data."
             )
-        return float(threshold)
+        return found, found.threshold
 
     @cached_property
     def distance(self) -> Distance:
@@ -228,15 +252,104 @@ class Run:
         except ValueError:
             raise InputError(f"{word!r} is not a row of numbers such as 5.1,3.5,1.4,0.2.") from None
 
-    def verify(self, left: Any, right: Any) -> Verdict:
-        """Whether two items are the same, at the calibrated threshold; with two towers one of each side, left first."""
+    def verify(self, left: Any, right: Any, *, prior: float = 0.5) -> Verdict:
+        """Whether two items are the same, at the calibrated threshold; with two towers one of each side, left first.
+
+        Args:
+            left: a path, a text, a row of numbers, ...
+            right: another.
+            prior: the share of all pairs asked about that are the same, for the probability.
+        """
+        at_prior(np.empty(0), prior)
         sides = self.sides or (None, None)
         rows = [self.embed([item], side) for item, side in zip((left, right), sides, strict=True)]
         vectors = torch.from_numpy(np.concatenate(rows))
         self.distance.check_rows(vectors, "the embeddings")
         with torch.no_grad():
             far = float(self.distance.pairs(vectors[:1], vectors[1:])[0])
-        return Verdict(far <= self.threshold, far, self.threshold)
+        calibration, threshold = self._calibration
+        sure = None if calibration.probability is None else float(calibration.probability(far, prior))
+        return Verdict(far <= threshold, far, threshold, sure, prior)
+
+    def verify_pairs(
+        self, data: Any, *, prior: float = 0.5, reporter: Reporter | None = None, **options: Any
+    ) -> Verdicts:
+        """The verdict of every pair of a table, each item embedded once; marks that it may hold are not looked at.
+
+        Args:
+            data: a table with two columns of texts or of paths to images.
+            prior: see `verify`.
+            reporter: shows progress.
+            **options: how to read the data: kind, columns, root.
+
+        Raises:
+            DataError: nothing can be read; single items that cannot be are left out, and listed in the result.
+        """
+        at_prior(np.empty(0), prior)
+        calibration, threshold = self._calibration
+        reporter = reporter or Reporter()
+        found = self.read(data, labelled=False, form="pairs", **options)
+        if found.tuples is None:
+            raise DataError(f"{found.source} holds no pairs to verify; give a table with two columns of items.")
+        readable = read_all(self.model.options, found, reporter, "given")
+        records = readable.records
+        assert records.tuples is not None
+        vectors = torch.from_numpy(self.model.encode(readable.loader, np.arange(len(records)), reporter))
+        self.distance.check_rows(vectors, "the embeddings")
+        rows = torch.from_numpy(records.tuples)
+        far = self.distance.listed(vectors, vectors, rows[:, 0], rows[:, 1]).double().numpy()
+        sure = None if calibration.probability is None else calibration.probability(far, prior)
+        return Verdicts(*names_of(records), far, far <= threshold, sure, threshold, prior, records.skipped)
+
+    def calibrate(
+        self, data: Any = None, *, target: str | float = "eer", test: Any = None, reporter: Reporter | None = None,
+        **options: Any,
+    ) -> Calibrated:  # fmt: skip
+        """Choose another threshold, on data with labels, pairs or triplets, and fit the probability of `verify` there.
+
+        From then on the run uses both; target="training" takes that back.
+
+        Args:
+            data: a path, or anything that training takes; none for "training".
+            target: "eer", "f1", or "far=0.001" (or the number alone); or "training". See `tercet.evaluation.calibrate`.
+            test: other data, on which to count what the threshold does.
+            reporter: shows progress.
+            **options: how to read both: kind, form, label, columns, root.
+
+        Raises:
+            InputError: a target that is not allowed, or that these pairs cannot tell.
+        """
+        before = read_calibration(self.path)
+        former = None if before is None else before.threshold
+        if target == "training":
+            if data is not None or test is not None:
+                raise InputError("target is 'training', which brings its threshold back; it takes no data.")
+            restore_calibration(self.path)
+            return Calibrated("training", self.threshold, former, {})
+        wanted = parse_target(target)
+        if data is None:
+            raise InputError("data is missing: a threshold is calibrated on data with labels, pairs or triplets.")
+        reporter = reporter or Reporter()
+        pairs, source = self._pairs(data, reporter, options)
+        found = calibrated(pairs, wanted, source)
+        assert found.threshold is not None
+        figures = {"data": errors_at(pairs, found.threshold)}
+        if test is not None:
+            other, where = self._pairs(test, reporter, options)
+            if not other.curve.n_same or not other.curve.n_different:
+                raise InputError(f"{where} holds pairs of one kind only; a threshold is judged on both.")
+            figures["test"] = errors_at(other, found.threshold)
+        choose_calibration(self.path, found, figures["data"])
+        return Calibrated(found.target, found.threshold, former, figures)
+
+    def _pairs(self, data: Any, reporter: Reporter, options: Mapping[str, Any]) -> tuple[Pairs, str]:
+        """All pairs of data, and how much data that is."""
+        records = self.read(data, **options)
+        if records.form == "items":
+            raise DataError(f"{records.source} has no labels, pairs or triplets to calibrate with.")
+        readable = read_all(self.model.options, records, reporter, "given")
+        vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
+        return pairs_of(vectors, readable.records, self.distance), readable.records.count()
 
     def evaluate(
         self,
@@ -244,10 +357,11 @@ class Run:
         *,
         name: str = "test",
         baseline: bool = True,
+        folds: int | str | Sequence[Any] | None = None,
         reporter: Reporter | None = None,
         **options: Any,
     ) -> Evaluation:
-        """Evaluate on data with labels, pairs or triplets, at the threshold of the validation data.
+        """Evaluate on data with labels, pairs or triplets, at the calibrated threshold.
 
         The figures go to metrics.json as `name`.<metric>, with 95 % intervals, and to the report.
 
@@ -256,6 +370,9 @@ class Run:
             name: what to call it; an evaluation of that name is replaced.
             baseline: evaluate the raw inputs too, as "baseline" (or `name`-baseline for another name than test); images
                 and texts, which cannot be compared raw, have none.
+            folds: of marked pairs, for accuracies by thresholds that the other folds chose: the column of the table
+                that holds them, a fold for each pair, or how many to make of the rows in order. See
+                `tercet.evaluation.by_folds`.
             reporter: shows progress.
             **options: how to read the data: kind, form, label, columns, root.
         """
@@ -267,15 +384,17 @@ class Run:
         readable = read_all(self.model.options, records, reporter, name)
         known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
-        threshold = self.metrics.get("validation.threshold")
+        calibration = read_calibration(self.path)
+        threshold, probability = (calibration.threshold, calibration.probability) if calibration else (None, None)
+        of_folds = None if folds is None else _folds(data, folds, readable.records)
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         trained = read_class_sizes(self.path)
-        found = assess(vectors, readable.records, self.distance, threshold, trained)
+        found = assess(vectors, readable.records, self.distance, threshold, trained, probability, of_folds)
         write_assessment(self.path, name, found, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline and has_raw(readable.records):
-            raw = assess_raw(readable, trained)
+            raw = assess_raw(readable, trained, of_folds)
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
 
@@ -343,7 +462,9 @@ class Run:
         for word in options:
             check_choice("option", word, allowed)
         trained = self.config.data
-        inherited = ("kind", "label", "columns", "root") if labelled else ("kind", "columns", "root")
+        inherited = ["kind", "root"]
+        if options.get("form") in (None, trained.form):  # a table of another form has other columns
+            inherited += ["label", "columns"] if labelled else ["columns"]
         own = {key: getattr(trained, key) for key in inherited}
         if self.sides:
             own |= {"form": "pairs", "towers": "separate"}
@@ -531,10 +652,31 @@ def _opened(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run(run)
 
 
-def _check_name(name: str) -> None:
-    if not name.replace("-", "").replace("_", "").isalnum() or name == "validation" or name.endswith("baseline"):
+def _folds(data: Any, folds: int | str | Sequence[Any], records: Records) -> Any:
+    """The fold of each pair, as `Run.evaluate` is given them."""
+    if isinstance(folds, bool) or records.form != "marked-pairs":
         raise InputError(
-            f"name is {name!r}; use letters, digits and dashes, and neither 'validation' nor an ending in 'baseline'."
+            f"folds belong to pairs that are marked as the same or not; {records.source} holds "
+            f"{records.form.replace('-', ' ')}."
+        )
+    assert records.tuples is not None
+    if isinstance(folds, int):
+        return in_order(len(records.tuples), folds)
+    if not isinstance(folds, str):
+        return folds
+    named = read_column(data, folds, records, "--folds")
+    empty = sum(not (name or "").strip() for name in named)
+    if empty:
+        raise DataError(f"{records.source}: column {folds!r} names no fold for {empty:,} of its {len(named):,} pairs.")
+    return np.array(named)
+
+
+def _check_name(name: str) -> None:
+    taken = ("validation", NAME_OF_CALIBRATION)
+    if not name.replace("-", "").replace("_", "").isalnum() or name in taken or name.endswith("baseline"):
+        raise InputError(
+            f"name is {name!r}; use letters, digits and dashes, and neither 'validation' nor 'calibration' nor an "
+            "ending in 'baseline'."
         )
 
 

@@ -23,7 +23,8 @@ COMMANDS = {
     "index": "make items searchable",
     "search": "find the items nearest to a query",
     "mine": "find the nearest wrong neighbours of a set, as triplets to train on",
-    "verify": "same or different: two items, one answer",
+    "verify": "same or different: two items, one answer; or a table of pairs",
+    "calibrate": "choose another threshold for same or different, and see what it does",
     "report": "write the run's HTML report anew",
     "doctor": "name what is wrong with a training, with evidence and remedies",
     "demo": "all of it on real photographs, in about two minutes",
@@ -37,7 +38,8 @@ a first run:
   tercet verify runs/faces a.png b.png
 
 'tercet COMMAND --help' tells more. Exit codes: 0 success; 1 verify says different; 2 wrong input, nothing lost;
-3 train --on-collapse stop ended a training that was failing; 130 stopped by Ctrl-C."""
+3 train --on-collapse stop ended a training that was failing; 4 verify --pairs left out items that it could not read;
+130 stopped by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

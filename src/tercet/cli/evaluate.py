@@ -36,6 +36,10 @@ class Evaluate:
     baseline: bool = True
     """Measure the raw inputs (pixels, TF-IDF, standardised columns) as well."""
 
+    folds: str | None = None
+    """Marked pairs: the column that holds the fold of each, or how many folds to make of the rows in order, such as \
+10. Each fold is judged by the threshold that the others chose, as on LFW."""
+
     form: Literal["labels", "triplets", "pairs", "marked-pairs"] | None = None
     """What says which items are alike; found out when left open."""
 
@@ -51,9 +55,11 @@ def main(words: Sequence[str]) -> int:
 
     run = load(command.run)
     options = {**dataclasses.asdict(command.read), "form": command.form}
+    folds = int(command.folds) if command.folds is not None and command.folds.isdecimal() else command.folds
     found = run.evaluate(
-        command.data, name=command.name, baseline=command.baseline, reporter=reporter(command.json), **options
-    )
+        command.data, name=command.name, baseline=command.baseline, folds=folds, reporter=reporter(command.json),
+        **options,
+    )  # fmt: skip
     run.report()
     if command.json:
         figures = {key: value for key, value in run.metrics.items() if not key.startswith("validation.")}
@@ -74,7 +80,8 @@ def _is_of_sides(key: str, name: str) -> bool:
     return key.startswith(f"{name}.") and "_to_" in direction and metric in ("recall_at_1", "map_at_r")
 
 
-SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "far", "frr", "recall_at_1", "r_precision", "map_at_r",
+SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "d_prime", "far", "frr", "brier", "calibration_error",
+         "accuracy_folds", "accuracy_folds_error", "val_at_far_0.001_folds", "recall_at_1", "r_precision", "map_at_r",
          "triplet_accuracy", *BY_THIRDS)  # fmt: skip
 
 

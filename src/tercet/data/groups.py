@@ -27,7 +27,7 @@ def read_groups(source: Any, column: str, records: Records) -> list[str | None]:
 
 
 def read_column(source: Any, column: str, records: Records, option: str) -> list[str | None]:
-    """The cell of each record that was read from this table; arguments and errors as of `read_groups`.
+    """The cell of each record, or pair or triplet, that was read from this table; as `read_groups`.
 
     Args:
         source: see there.
@@ -45,9 +45,10 @@ def read_column(source: Any, column: str, records: Records, option: str) -> list
     gone = {one.name for one in records.skipped}
     cells = [table.texts(name) for name in table.columns] if gone else []
     kept = [row for row in range(len(table)) if not any(column[row] in gone for column in cells)]
-    if len(kept) != len(records):
-        raise DataError(
-            f"{records.source}: its {len(records):,} items cannot be told apart by their rows, for {option}."
-        )
+    held, what = len(records), "items"
+    if records.tuples is not None:
+        held, what = len(records.tuples), records.form.replace("-", " ")
+    if len(kept) != held:
+        raise DataError(f"{records.source}: its {held:,} {what} cannot be told apart by their rows, for {option}.")
     values = table.texts(column)
     return [values[row] for row in kept]

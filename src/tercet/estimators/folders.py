@@ -12,10 +12,12 @@ import numpy as np
 from safetensors.torch import load_file
 
 from tercet.errors import InputError, RunError
-from tercet.evaluation import all_pairs, calibrate
+from tercet.evaluation import all_pairs
 from tercet.report import write
 from tercet.training.assessment import assess
 from tercet.training.batches.supervision import labels_of
+from tercet.training.calibration import FILE as CALIBRATION_FILE
+from tercet.training.calibration import calibrated, write_calibration
 from tercet.training.config import read_config
 from tercet.training.folder import files
 from tercet.training.folder.metrics import write_assessment
@@ -26,7 +28,7 @@ from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import Reporter
 
 NEEDED = ("config.toml", "model.safetensors", LOSS_FILE, "fingerprints.safetensors", "history.jsonl")
-MEASURED = ("metrics.json", "summary.json")
+MEASURED = ("metrics.json", "summary.json", CALIBRATION_FILE)
 
 
 def packed(folder: Path, measured: bool) -> dict[str, bytes]:
@@ -87,5 +89,7 @@ def _calibrate(folder: Path, validation: Any, device: str, module: Any) -> None:
     distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
     vectors = model.encode(held.loader, np.arange(len(held.records)), reporter)
     pairs = all_pairs(vectors, labels_of(held.records), distance)
-    threshold = calibrate(pairs, config.training.threshold_target)
-    write_assessment(folder, "validation", assess(vectors, held.records, distance, threshold), held.records, duplicates)
+    calibration = calibrated(pairs, config.training.threshold_target, "validation data")
+    write_calibration(folder, calibration)
+    found = assess(vectors, held.records, distance, calibration.threshold)
+    write_assessment(folder, "validation", found, held.records, duplicates)

@@ -11,14 +11,10 @@ import torch
 
 from tercet.distances import blocks, resolve
 from tercet.errors import InputError
-from tercet.evaluation.evaluation import (
-    MOST_PAIRS_VERIFIED,
-    Evaluation,
-    Metrics,
-    with_verification,
-)
+from tercet.evaluation.evaluation import Evaluation, Metrics, with_verification
 from tercet.evaluation.intervals import mean_intervals
-from tercet.evaluation.pairs import Pairs, given_pairs
+from tercet.evaluation.pairs import MOST_LISTED, Pairs, given_pairs
+from tercet.evaluation.probability import Probability
 from tercet.neighbors.exact import QUERY_TILE_ROWS, nearest_of_tile
 from tercet.neighbors.vectors import as_vectors
 
@@ -72,6 +68,7 @@ def evaluate_across(
     ks: Sequence[int] = (1, 5, 10),
     seed: int = 0,
     intervals: bool = True,
+    probability: Probability | None = None,
 ) -> Evaluation:
     """Retrieval from each side in the other, their mean, and verification of pairs across.
 
@@ -88,6 +85,7 @@ def evaluate_across(
         ks: the k of recall@k.
         seed: of the bootstrap.
         intervals: whether to bootstrap; the means of both directions have none.
+        probability: fitted on other data, to be judged here.
 
     Raises:
         InputError: a side is empty.
@@ -123,7 +121,7 @@ def evaluate_across(
         intervals=ends,
         settings={"distance": resolve(distance).name, "ks": list(ks), "seed": seed, "sides": list(names)},
     )
-    return with_verification(found, pairs, threshold, seed, intervals)
+    return with_verification(found, pairs, threshold, seed, intervals, probability)
 
 
 def pairs_across(
@@ -131,7 +129,7 @@ def pairs_across(
     labels: np.ndarray,
     sides: np.ndarray,
     distance: Any = "euclidean",
-    max_pairs: int = MOST_PAIRS_VERIFIED,
+    max_pairs: int = MOST_LISTED,
     seed: int = 0,
 ) -> Pairs:
     """Every pair of a left and a right item, same where their labels are; of more than `max_pairs`, a drawn part.

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from tercet.distances import resolve
+from tercet.errors import InputError
+from tercet.evaluation.curve import Roc
+from tercet.evaluation.folds import by_folds
 from tercet.evaluation.intervals import FEWEST_UNITS, MOST_PAIRS, mean_intervals, verification_intervals
 from tercet.evaluation.mistakes import hardest
 from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
+from tercet.evaluation.probability import Probability, brier_score, calibration_error, reliability
 from tercet.evaluation.retrieval import Retrieval, retrieval
 from tercet.evaluation.thirds import Thirds, by_thirds
-from tercet.evaluation.verification import Roc, verification
+from tercet.evaluation.verification import FARS, resolves, tar_name, verification
 
-MOST_PAIRS_VERIFIED = 2_000_000
 HISTOGRAM_BINS = 60
 ROC_POINTS_PER_AXIS = 130
 
@@ -28,9 +31,10 @@ class Evaluation:
     """The outcome of an evaluation, in plain Python values that go to JSON and back unchanged.
 
     Attributes:
-        metrics: eer, auc, tar_at_far_0.1, …, threshold, accuracy, far, frr, recall_at_1, …, r_precision,
-            map_at_r, triplet_accuracy and the counts n_items, n_classes, …; None where the data cannot tell. Where
-            classes are of unlike sizes also recall_at_1_rare, map_at_r_common, …: see `thirds.by_thirds`.
+        metrics: eer, auc, tar_at_far_0.1, …, d_prime, threshold, accuracy, far, frr, f1, brier, calibration_error,
+            accuracy_folds, …, recall_at_1, …, r_precision, map_at_r, triplet_accuracy and the counts n_items,
+            n_classes, …; None where the data cannot tell. Where classes are of unlike sizes also recall_at_1_rare,
+            map_at_r_common, …: see `thirds.by_thirds`.
         missing: the reason for each metric that is None.
         intervals: 95 % intervals of the metrics that have one.
         notes: what was sampled, left out or dropped, in sentences.
@@ -39,6 +43,7 @@ class Evaluation:
         mistakes: the hardest pairs, see `mistakes.hardest`.
         settings: what the evaluation was asked for.
         thirds: of the classes by size, see `thirds.Thirds.parts`.
+        reliability: how often pairs were the same that were said to be so likely, see `probability.reliability`.
     """
 
     metrics: Metrics
@@ -50,6 +55,7 @@ class Evaluation:
     mistakes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     thirds: list[dict[str, Any]] = field(default_factory=list)
+    reliability: list[dict[str, float]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for `json.dumps(..., allow_nan=False)`."""
@@ -71,12 +77,13 @@ def evaluate_embeddings(
     ks: Sequence[int] = (1, 5, 10),
     seed: int = 0,
     intervals: bool = True,
-    max_pairs: int = MOST_PAIRS_VERIFIED,
+    max_pairs: int | None = None,
     class_sizes: np.ndarray | None = None,
+    probability: Probability | None = None,
 ) -> Evaluation:
     """Retrieval, leave one out, and verification on all pairs of labelled items.
 
-    Time O(N²D) and memory O(ND + P), P = min(N², max_pairs).
+    Time O(N²D) and memory O(ND + P), with P pairs listed or kept; see `all_pairs`.
 
     Args:
         embeddings: of shape (N, D), an array or a tensor.
@@ -86,9 +93,10 @@ def evaluate_embeddings(
         ks: the k of recall@k.
         seed: of sampled pairs and of the bootstrap.
         intervals: whether to bootstrap over classes, which takes a second or two, and to tell rare from common ones.
-        max_pairs: more pairs than that are sampled, which a note says.
+        max_pairs: more pairs than that are sampled, which a note says; up to it all count, see `all_pairs`.
         class_sizes: how many items of each item's class were trained on, (N,), to make the thirds by; by default, how
             many are here.
+        probability: fitted on other data, to be judged here.
 
     Raises:
         InputError: shapes that do not fit, float labels, values that are not finite.
@@ -112,7 +120,7 @@ def evaluate_embeddings(
         settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed},
     )
     pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
-    return with_verification(of_queries, pairs, threshold, seed, intervals)
+    return with_verification(of_queries, pairs, threshold, seed, intervals, probability)
 
 
 def evaluate_tuples(
@@ -124,6 +132,8 @@ def evaluate_tuples(
     distance: Any = "euclidean",
     seed: int = 0,
     intervals: bool = True,
+    folds: Any = None,
+    probability: Probability | None = None,
 ) -> Evaluation:
     """Verification on pairs that came with the data, or on the two pairs of each triplet.
 
@@ -137,9 +147,11 @@ def evaluate_tuples(
         distance: any distance of `tercet.distances`.
         seed: of the bootstrap.
         intervals: whether to bootstrap.
+        folds: with pairs, the fold of each, (T,): adds accuracy_folds and the like, see `folds.by_folds`.
+        probability: fitted on other data, to be judged here.
 
     Raises:
-        InputError: shapes that do not fit, rows outside the embeddings, pairs without `similar`.
+        InputError: shapes that do not fit, rows outside the embeddings, pairs without `similar`, folds of triplets.
     """
     pairs = given_pairs(embeddings, tuples, similar, distance)
     figures: dict[str, np.ndarray] = {}
@@ -148,41 +160,63 @@ def evaluate_tuples(
         positive, negative = pairs.distance.reshape(2, -1)
         figures["triplet_accuracy"] = (positive < negative).astype(np.float64)
         counts["n_triplets"] = len(positive)
+    if folds is not None and pairs.unit == "triplet":
+        raise InputError("folds belong to pairs that are marked as the same or not; these are triplets.")
+    of_folds, untold = by_folds(pairs, folds) if folds is not None else ({}, {})
     rows = np.arange(len(pairs.distance) // 2)
     metrics = {name: float(values.mean()) if len(values) else None for name, values in figures.items()}
     of_rows = Evaluation(
-        metrics=metrics | counts,
-        missing={name: "there are no triplets" for name, value in metrics.items() if value is None},
+        metrics=metrics | counts | of_folds,
+        missing={name: "there are no triplets" for name, value in metrics.items() if value is None} | untold,
         intervals=mean_intervals(figures, rows, seed=seed) if intervals else {},
         settings={"distance": resolve(distance).name, "seed": seed},
     )
-    return with_verification(of_rows, pairs, threshold, seed, intervals)
+    return with_verification(of_rows, pairs, threshold, seed, intervals, probability)
 
 
 def with_verification(
-    found: Evaluation, pairs: Pairs, threshold: float | None, seed: int, intervals: bool
-) -> Evaluation:
+    found: Evaluation, pairs: Pairs, threshold: float | None, seed: int, intervals: bool,
+    probability: Probability | None = None,
+) -> Evaluation:  # fmt: skip
     """Add what pairs tell to what was found from queries or triplets."""
     verified = verification(pairs, threshold)
     intervals = intervals and verified.roc is not None
     ends = verification_intervals(pairs, threshold, seed=seed) if intervals else {}
-    n_same = int(pairs.same.sum())
-    counts = {
-        "n_pairs": len(pairs.same),
-        "n_same_pairs": n_same,
-        "n_different_pairs": len(pairs.same) - n_same,
-    }
-    metrics = verified.metrics | found.metrics | counts
+    n_same, n_different = pairs.curve.n_same, pairs.curve.n_different
+    counts = {"n_pairs": n_same + n_different, "n_same_pairs": n_same, "n_different_pairs": n_different}
+    judged, table = _judged(pairs, probability) if verified.roc is not None else ({}, [])
+    metrics = verified.metrics | judged | found.metrics | counts
+    extremes = None if pairs.counted is None else pairs.counted.extremes()
     return replace(
         found,
         metrics=metrics,
         missing=verified.missing | found.missing,
-        intervals={name: pair for name, pair in (ends | found.intervals).items() if metrics[name] is not None},
+        intervals={
+            name: pair for name, pair in (_told(ends, pairs) | found.intervals).items() if metrics[name] is not None
+        },
         notes=[*found.notes, *_pair_notes(pairs, intervals)],
         roc=_thinned(verified.roc),
         histogram=_histogram(pairs),
-        mistakes=hardest(pairs, threshold),
+        mistakes=hardest(pairs if extremes is None else extremes, threshold),
+        reliability=table,
     )
+
+
+def _judged(pairs: Pairs, probability: Probability | None) -> tuple[Metrics, list[dict[str, float]]]:
+    """How good a probability is on these pairs, as far as they are listed, and the table that shows it."""
+    if probability is None:
+        return {}, []
+    distance, same = pairs.distance.astype(np.float64), pairs.same
+    table = reliability(probability, distance, same)
+    return {"brier": brier_score(probability, distance, same), "calibration_error": calibration_error(table)}, table
+
+
+def _told(ends: dict[str, tuple[float, float]], pairs: Pairs) -> dict[str, tuple[float, float]]:
+    """The intervals but for a FAR that is too small for the part of the pairs that was resampled."""
+    if len(pairs.same) <= MOST_PAIRS:
+        return ends
+    too_small = {tar_name(rate) for rate in FARS if not resolves(MOST_PAIRS // 2, rate)}
+    return {name: pair for name, pair in ends.items() if name not in too_small}
 
 
 def _thirds(found: Retrieval, class_sizes: np.ndarray | None, seed: int) -> Thirds:
@@ -210,7 +244,12 @@ def _retrieval_notes(found: Retrieval) -> list[str]:
 
 def _pair_notes(pairs: Pairs, intervals: bool) -> list[str]:
     notes = []
-    if pairs.sampled:
+    if pairs.counted is not None:
+        notes.append(
+            f"Verification counts all {pairs.n_same_total + pairs.n_different_total:,} pairs; the histogram, the "
+            f"reliability and the intervals are of {len(pairs.same):,} of them, drawn at random."
+        )
+    elif pairs.sampled:
         notes.append(
             f"Verification is on {len(pairs.same):,} "
             f"of {pairs.n_same_total + pairs.n_different_total:,} pairs: "

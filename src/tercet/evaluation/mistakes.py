@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tercet.evaluation.pairs import Pairs
+
+if TYPE_CHECKING:
+    from tercet.evaluation.counting import Extremes
 
 MOST_SHOWN = 12
 MOST_PER_ITEM = 2  # so that one odd picture does not fill the list
 
 
 def hardest(
-    pairs: Pairs, threshold: float | None = None, most_shown: int = MOST_SHOWN
+    pairs: Pairs | Extremes, threshold: float | None = None, most_shown: int = MOST_SHOWN
 ) -> dict[str, list[dict[str, Any]]]:
     """`false_matches`, the nearest different pairs, and `false_non_matches`, the farthest same pairs.
 
@@ -29,7 +32,9 @@ def hardest(
     }
 
 
-def _spread(pairs: Pairs, order: np.ndarray, threshold: float | None, most_shown: int) -> list[dict[str, Any]]:
+def _spread(
+    pairs: Pairs | Extremes, order: np.ndarray, threshold: float | None, most_shown: int
+) -> list[dict[str, Any]]:
     chosen: list[dict[str, Any]] = []
     seen: dict[int, int] = {}
     for pair in order:

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from tercet.distances import resolve
+from tercet.distances import Distance, resolve
 from tercet.errors import InputError
 from tercet.evaluation.classes import class_codes
+from tercet.evaluation.curve import Curve
 from tercet.neighbors.vectors import as_vectors
+
+if TYPE_CHECKING:
+    from tercet.evaluation.counting import Counted
+
+MOST_LISTED = 2_000_000
+"""Of more pairs a sample of that size is listed, whatever is counted besides."""
+LISTED_BESIDE_COUNTS = 200_000
+"""Where all pairs are counted, so many are listed for intervals and histograms."""
+MOST_COUNTED = 1_000_000_000
+"""Counted without being listed, unless the caller says otherwise: more would take minutes."""
+DIMENSIONS = 128
+"""That many pairs are counted of rows with up to so many numbers; of longer ones as many as take the same time."""
+SLOWER = 20
+"""And a fraction of them for a distance without a compiled loop."""
+MOST_COUNTABLE = 2**32 - 1
+"""Counted in any case: counts of four bytes."""
+MOST_KEPT = 20_000_000
+"""Pairs of the rarer kind whose distances are kept while the others are counted, 16 bytes each if no two are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +50,7 @@ class Pairs:
         sampled: whether only a part of the pairs there are is here.
         n_same_total: same pairs there are, sampled or not.
         n_different_total: different pairs there are.
+        counted: what was counted over all pairs, where that was done and only a sample of them is listed here.
     """
 
     distance: np.ndarray
@@ -42,6 +63,12 @@ class Pairs:
     sampled: bool
     n_same_total: int
     n_different_total: int
+    counted: Counted | None = None
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The operating points of all pairs, or of those listed where the others were not counted."""
+        return self.counted.curve if self.counted is not None else Curve.of(self.distance, self.same)
 
     @property
     def share_same(self) -> float:
@@ -51,27 +78,31 @@ class Pairs:
     def part(self, rows: np.ndarray) -> Pairs:
         """These of the pairs; they stand for as many as all of them did."""
         arrays = ("distance", "same", "left", "right", "left_unit", "right_unit")
-        return replace(self, sampled=True, **{name: getattr(self, name)[rows] for name in arrays})
+        return replace(self, sampled=True, counted=None, **{name: getattr(self, name)[rows] for name in arrays})
 
 
 def all_pairs(
-    embeddings: Any, labels: Any, distance: Any = "euclidean", max_pairs: int = 2_000_000, seed: int = 0
+    embeddings: Any, labels: Any, distance: Any = "euclidean", max_pairs: int | None = None, seed: int = 0
 ) -> Pairs:
-    """Every pair of N items, or `max_pairs` of them drawn with a seed where there are more.
+    """Every pair of N items: listed up to two million, beyond that counted, and beyond `max_pairs` sampled.
 
-    The same pairs are the rarer ones, so all of them are kept as long as they are at most half of
-    `max_pairs`; the rest is a uniform sample, without replacement, of the different pairs. Time O(PD),
-    memory O(P + tile · D).
+    Of pairs that are counted, curve and figures are those of all of them, and a sample is listed besides. What is
+    listed holds all pairs of the rarer kind as long as they are at most half of it; the rest is a uniform sample,
+    without replacement, of the other kind. Time O(N²D) counted and O(PD) listed, memory O(ND + P).
 
     Args:
         embeddings: of shape (N, D).
         labels: whole numbers of any width or strings, (N,).
         distance: any distance of `tercet.distances`.
-        max_pairs: at least 2.
+        max_pairs: at least 2; by default a thousand million, or as many as take no longer, for rows of more than 128
+            numbers or distances other than those through products. Pairs of which more than 20 million are of the rarer
+            kind, or more than 2³² - 1 in all, are sampled in any case: their counts would not fit into a gigabyte.
         seed: of the sample.
     """
     rows_ND = as_vectors(embeddings, "embeddings")
     codes = class_codes(labels, len(rows_ND))
+    metric = resolve(distance)
+    max_pairs = _most_counted(rows_ND, metric) if max_pairs is None else max_pairs
     if max_pairs < 2:
         raise InputError(f"max_pairs must be at least 2; given {max_pairs}.")
     # With items sorted by class, the item at position j makes same pairs with those from start[j] up to j and
@@ -80,16 +111,18 @@ def all_pairs(
     position = np.arange(len(order))
     start = np.searchsorted(codes[order], codes[order])
     n_same, n_different = int((position - start).sum()), int(start.sum())
-    take_different = min(n_different, max(max_pairs - n_same, max_pairs // 2))
-    take_same = min(n_same, max_pairs - take_different)
+    is_counted = MOST_LISTED < n_same + n_different <= max_pairs and _fit(n_same, n_different)
+    listed = LISTED_BESIDE_COUNTS if is_counted else min(max_pairs, MOST_LISTED)
+    take_different = min(n_different, max(listed - n_same, listed // 2))
+    take_same = min(n_same, listed - take_different)
     rng = np.random.default_rng(seed)
     same_left, same_right = _pairs_of(position - start, start, _draw(rng, n_same, take_same))
     other_left, other_right = _pairs_of(start, 0 * start, _draw(rng, n_different, take_different))
     one = order[np.concatenate([same_left, other_left])]
     two = order[np.concatenate([same_right, other_right])]
     left, right = np.minimum(one, two), np.maximum(one, two)
-    return Pairs(
-        distance=pair_distances(rows_ND, left, right, distance),
+    found = Pairs(
+        distance=pair_distances(rows_ND, left, right, metric),
         same=np.arange(len(left)) < take_same,
         left=left,
         right=right,
@@ -100,6 +133,31 @@ def all_pairs(
         n_same_total=n_same,
         n_different_total=n_different,
     )
+    return _with_counts(found, rows_ND, start, order, metric) if is_counted else found
+
+
+def _most_counted(rows_ND: torch.Tensor, metric: Distance) -> int:
+    """How many pairs of rows like these are counted in a minute or so."""
+    compiled = metric.after_map.prepared(rows_ND[:1], rows_ND[:1]) is not None
+    most = MOST_COUNTED * DIMENSIONS // max(rows_ND.shape[1], DIMENSIONS)
+    return max(most if compiled else most // SLOWER, MOST_LISTED)
+
+
+def _fit(n_same: int, n_different: int) -> bool:
+    """Whether the counts of so many pairs fit into memory; of one kind alone there is nothing to count."""
+    rarer = min(n_same, n_different)
+    return 0 < rarer <= MOST_KEPT and n_same + n_different <= MOST_COUNTABLE
+
+
+def _with_counts(pairs: Pairs, rows_ND: torch.Tensor, start: np.ndarray, order: np.ndarray, metric: Distance) -> Pairs:
+    """With all pairs counted; see `counting`."""
+    from tercet.evaluation import counting  # brings numba, which small sets can do without
+
+    commoner = pairs.distance[pairs.same == (pairs.n_same_total > pairs.n_different_total)]
+    splitters = commoner[:: max(1, len(commoner) // counting.SPLITTERS)]
+    at = torch.from_numpy(order).to(rows_ND.device)
+    population = counting.Population(rows_ND[at], start, order, metric)
+    return replace(pairs, counted=counting.counted(population, splitters))
 
 
 def given_pairs(embeddings: Any, tuples: Any, similar: Any = None, distance: Any = "euclidean") -> Pairs:

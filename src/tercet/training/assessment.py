@@ -12,9 +12,11 @@ import numpy as np
 
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.errors import InputError
 from tercet.evaluation import (
     Evaluation,
     Pairs,
+    Probability,
     all_pairs,
     evaluate_across,
     evaluate_embeddings,
@@ -22,11 +24,11 @@ from tercet.evaluation import (
     given_pairs,
     pairs_across,
 )
+from tercet.evaluation.pairs import MOST_LISTED
 from tercet.training.batches.supervision import labels_of
 from tercet.training.model import Readable
 
 THUMBNAIL_PIXELS = 96
-MOST_PAIRS = 2_000_000  # verified; of more, a sample, which the evaluation says
 MOST_PAIRS_WHILE_TRAINING = 200_000  # an evaluation every so many steps must not cost more than the steps
 LARGER_IS_BETTER = {
     "map_at_r": True,
@@ -76,16 +78,22 @@ def class_sizes(records: Records) -> dict[str, int]:
 
 def evaluate_vectors(
     vectors: np.ndarray, records: Records, distance: Any, threshold: float | None, intervals: bool,
-    trained: Mapping[str, int] | None = None,
+    trained: Mapping[str, int] | None = None, probability: Probability | None = None, folds: Any = None,
 ) -> Evaluation:  # fmt: skip
     """The evaluation that the records' form asks for, of embeddings of shape (N, D).
 
     Figures by size of class go by `trained`, the `class_sizes` of the training data, where these hold every class.
     """
-    settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals}
+    if folds is not None and records.form != "marked-pairs":
+        raise InputError(
+            f"folds belong to pairs that are marked as the same or not; {records.source} holds "
+            f"{records.form.replace('-', ' ')}."
+        )
+    settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals,
+                                "probability": probability}  # fmt: skip
     if records.kind == SIDES:
         sides = _sides_of(records)
-        pairs = pairs_across(vectors, labels_of(records), sides, distance, _most_pairs(intervals))
+        pairs = pairs_across(vectors, labels_of(records), sides, distance, _most_pairs(intervals) or MOST_LISTED)
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
     if records.form in ("labels", "pairs"):
@@ -93,7 +101,7 @@ def evaluate_vectors(
             settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
         return evaluate_embeddings(vectors, labels_of(records), max_pairs=_most_pairs(intervals), **settings)
     assert records.tuples is not None
-    return evaluate_tuples(vectors, records.tuples, records.similar, **settings)
+    return evaluate_tuples(vectors, records.tuples, records.similar, folds=folds, **settings)
 
 
 def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
@@ -110,16 +118,19 @@ def _sides_of(records: Records) -> np.ndarray:
     return np.array([item.side for item in records.items])
 
 
-def _most_pairs(intervals: bool) -> int:
-    return MOST_PAIRS if intervals else MOST_PAIRS_WHILE_TRAINING
+def _most_pairs(intervals: bool) -> int | None:
+    return None if intervals else MOST_PAIRS_WHILE_TRAINING
 
 
 def assess(
     vectors: np.ndarray, records: Records, distance: Any, threshold: float | None,
-    trained: Mapping[str, int] | None = None,
+    trained: Mapping[str, int] | None = None, probability: Probability | None = None, folds: Any = None,
 ) -> Assessment:  # fmt: skip
-    """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes."""
-    evaluation = evaluate_vectors(vectors, records, distance, threshold, True, trained)
+    """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes.
+
+    `probability` was fitted on other data; `folds` are those of marked pairs, (T,).
+    """
+    evaluation = evaluate_vectors(vectors, records, distance, threshold, True, trained, probability, folds)
     return Assessment(evaluation, records.count(), _shown(evaluation, records))
 
 
@@ -128,7 +139,7 @@ def has_raw(records: Records) -> bool:
     return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
 
 
-def assess_raw(data: Readable, trained: Mapping[str, int] | None = None) -> Assessment:
+def assess_raw(data: Readable, trained: Mapping[str, int] | None = None, folds: Any = None) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves, without any learning.
 
     Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
@@ -137,7 +148,7 @@ def assess_raw(data: Readable, trained: Mapping[str, int] | None = None) -> Asse
     kind = _raw_kind(data.records)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
-    found = assess(_raw_vectors(data), data.records, distance, None, trained)
+    found = assess(_raw_vectors(data), data.records, distance, None, trained, folds=folds)
     return replace(found, data=f"{words}, {distance} distance, on {found.data}")
 
 

@@ -31,6 +31,7 @@ from tercet.mining.options import MiningOptions
 from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.folder.toml import from_mapping, to_mapping
 from tercet.training.step.mining_schedule import parse_schedule
+from tercet.training.targets import ALLOWED, is_target
 
 FORMAT = 1
 """Version of the run folder's layout; a run with a higher one was written by a newer Tercet."""
@@ -283,8 +284,9 @@ easy-positive:0,semihard:0.3,hard:0.7; instead of mining."""
     """What to do when the training is seen to fail: warn once; stop, where going on is in vain; or, of a collapse to \
 a point, go on from the weights of the start with a lower learning rate and milder mining."""
 
-    threshold_target: Literal["eer"] | float = "eer"
-    """The threshold for same or different is where both errors are equal, or where the false accept rate is this."""
+    threshold_target: float | str = "eer"
+    """The threshold for same or different, on validation data: eer, where both errors are equal; f1, where F1 is \
+greatest; or far=0.001, where the false accept rate is at most this."""
 
     seed: int = 0
     """Equal seeds give equal runs, to the byte, on the same machine with the same number of threads."""
@@ -437,10 +439,7 @@ def _faults(config: Config) -> list[str]:
     for name, value in (("seed", training.seed), ("draw_seed", loss.draw_seed)):
         rules.append((name, value, value is None or 0 <= value < 2**63, "0 or more and below 2**63"))
     target = training.threshold_target
-    rules.append(
-        ("threshold_target", target, target == "eer" or (isinstance(target, float) and 0 < target < 1),
-         "'eer' or a false accept rate between 0 and 1")
-    )  # fmt: skip
+    rules.append(("threshold_target", target, is_target(target), ALLOWED))
     faults = [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
     faults += _unlike_batch_size(batch) + _idle_without_memory(batch)
     if config.mine != MiningOptions() and not batch.mine_every:

@@ -20,13 +20,13 @@ from tercet.data.records import Records
 from tercet.data.sides import SIDES
 from tercet.encoders.options import TowersOptions
 from tercet.errors import ConfigError, InputError, RunError
-from tercet.evaluation import calibrate
 from tercet.losses.base import BatchLoss
 from tercet.training.assessment import SELECTIONS, Assessment, assess, class_sizes, pairs_of
 from tercet.training.batches.curriculum import SCORES_FILE, keep_scores
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.towers import choose_towers
 from tercet.training.batches.views import HeldViews, check_views, with_views
+from tercet.training.calibration import calibrated_or_warned, drop_calibration, write_calibration
 from tercet.training.config import (
     ENCODERS,
     FREE,
@@ -144,6 +144,7 @@ def _conclude(
     """Calibrate and assess, and write what came of the training; `before` is the hash of the weights at its start."""
     if before not in (None, weights_hash(folder)):
         drop_evaluations(folder)
+        drop_calibration(folder)
     reporter.say(
         f"{outcome.reason} after {outcome.steps} steps; the best weights are those of step {outcome.best_step}"
     )
@@ -348,12 +349,10 @@ def _calibrated_assessment(
 ) -> Assessment:
     """Calibrate the threshold on the embeddings of the validation data, and assess the model there."""
     records, distance = held.records, make_distance(config.loss, read_state(folder / LOSS_FILE))
-    threshold = None
-    try:
-        threshold = calibrate(pairs_of(vectors, records, distance), config.training.threshold_target)
-    except InputError as cause:  # after all the training, figures without a threshold are better than none
-        reporter.warn(f"no threshold for same or different was calibrated: {cause}")
-    found = assess(vectors, records, distance, threshold, read_class_sizes(folder))
+    pairs = pairs_of(vectors, records, distance)
+    calibration = calibrated_or_warned(pairs, config.training.threshold_target, "validation data", reporter)
+    write_calibration(folder, calibration)
+    found = assess(vectors, records, distance, calibration.threshold, read_class_sizes(folder))
     return held.told(found) if isinstance(held, HeldViews) else found
 
 

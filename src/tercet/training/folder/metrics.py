@@ -11,6 +11,7 @@ from tercet.training.assessment import Assessment
 from tercet.training.folder import files
 
 CLASSES_FILE = "classes.json"  # in a run, how many items of each class it was trained on
+NAME_OF_CALIBRATION = "calibration"  # of the figures of a threshold that was calibrated after training
 
 
 def read_class_sizes(folder: Path) -> dict[str, int]:
@@ -35,12 +36,17 @@ def write_assessment(folder: Path, name: str, assessment: Assessment, records: R
     files.write_json(folder / "metrics.json", _metrics_but(folder, name) | figures)
 
 
+def replace_figures(folder: Path, name: str, figures: dict[str, Any]) -> None:
+    """Put figures into metrics.json as `name`.<metric>, in the place of all that were there by this name."""
+    after = _metrics_but(folder, name) | {f"{name}.{metric}": value for metric, value in figures.items()}
+    if after != read_metrics(folder):
+        files.write_json(folder / "metrics.json", after)
+
+
 def remove_assessment(folder: Path, name: str) -> None:
     """Remove an evaluation and its figures, if there is one."""
     (folder / "evaluations" / f"{name}.json").unlink(missing_ok=True)
-    kept = _metrics_but(folder, name)
-    if kept != read_metrics(folder):
-        files.write_json(folder / "metrics.json", kept)
+    replace_figures(folder, name, {})
 
 
 def drop_evaluations(folder: Path) -> None:
