@@ -72,6 +72,11 @@ def test_monotone_change_of_distances_changes_nothing():
             assert np.array_equal(values, other.figures()[name]), name
 
 
+def nameless(evaluation):
+    """All of an evaluation but what the classes are called."""
+    return evaluation.to_json() | {"classes": [row | {"class": None} for row in evaluation.classes]}
+
+
 def test_order_of_items_and_names_of_classes_do_not_matter():
     embeddings, labels = world()
     order = np.random.default_rng(5).permutation(len(labels))
@@ -81,7 +86,7 @@ def test_order_of_items_and_names_of_classes_do_not_matter():
         if value is not None:
             assert permuted.metrics[name] == pytest.approx(value, abs=1e-12), name
     renamed = evaluate_embeddings(embeddings, np.array([f"class {label * 7 % 13}" for label in labels]))
-    assert renamed.to_json() == plain.to_json()
+    assert nameless(renamed) == nameless(plain)
 
 
 def test_renaming_classes_does_not_change_a_sample():
@@ -89,7 +94,7 @@ def test_renaming_classes_does_not_change_a_sample():
     one = evaluate_embeddings(embeddings, labels, max_pairs=500)
     two = evaluate_embeddings(embeddings, -labels, max_pairs=500)
     assert one.metrics["n_pairs"] == 500
-    assert one.to_json() == two.to_json()
+    assert nameless(one) == nameless(two)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, np.int64])
@@ -111,10 +116,10 @@ def test_ids_beyond_float32_stay_apart():
     assert retrieval(embeddings, big, (1,)).recall.tolist() == [[0.0]] * 4
 
 
-def test_collapsed_embeddings_score_by_position_alone():
-    """All distances are 0: the first items are the nearest, so only the first class is found."""
+def test_order_does_not_matter_where_all_are_tied():
+    """All distances are 0, and a tie is wrong: no class is found, whichever comes first."""
     found = retrieval(np.zeros((12, 3)), np.arange(12) // 3, (1,))
-    assert found.recall[:, 0].tolist() == [1.0] * 3 + [0.0] * 9
+    assert found.recall[:, 0].tolist() == [0.0] * 12
 
 
 @pytest.mark.parametrize(
@@ -141,9 +146,12 @@ def test_k_beyond_the_other_items_is_said():
 
 
 class Watched(Euclidean):
-    """Notes the shapes of its tiles."""
+    """Notes the shapes of its tiles, which no compiled loops make instead."""
 
     shapes: ClassVar = []
+
+    def prepared(self, x, y):
+        return None
 
     def tile(self, x, y):
         self.shapes.append((len(x), len(y)))

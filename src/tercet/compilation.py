@@ -9,7 +9,12 @@ import logging
 
 from numba.core import event
 
-LOOPS = {"tercet.kernels.": "the loss", "tercet.lmnn.": "LMNN", "tercet.evaluation.": "verification"}
+LOOPS = {
+    "tercet.kernels.": "the loss",
+    "tercet.neighbors.": "the search",
+    "tercet.evaluation.": "verification",
+    "tercet.lmnn.": "LMNN",
+}
 """Whose loops are compiled, by the packages that hold them."""
 logger = logging.getLogger("tercet")
 

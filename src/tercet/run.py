@@ -45,6 +45,7 @@ from tercet.training.config import (
     field_names,
     read_config,
 )
+from tercet.training.folder import files
 from tercet.training.folder.metrics import (
     NAME_OF_CALIBRATION,
     read_class_sizes,
@@ -61,6 +62,7 @@ from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
+from tercet.training.searched import Searched, class_table, groups_of, kept_groups
 from tercet.training.session import run_session
 from tercet.training.step.shared import told
 from tercet.training.targets import parse_target
@@ -358,6 +360,15 @@ class Run:
         name: str = "test",
         baseline: bool = True,
         folds: int | str | Sequence[Any] | None = None,
+        gallery: Any = None,
+        ks: Sequence[int] = (1, 5, 10),
+        exclude: str | None = None,
+        group: str | None = None,
+        group_from: str | None = None,
+        groups: Sequence[Any] | None = None,
+        gallery_groups: Sequence[Any] | None = None,
+        approximate: bool = False,
+        by_class: str | Path | None = None,
         reporter: Reporter | None = None,
         **options: Any,
     ) -> Evaluation:
@@ -373,15 +384,36 @@ class Run:
             folds: of marked pairs, for accuracies by thresholds that the other folds chose: the column of the table
                 that holds them, a fold for each pair, or how many to make of the rows in order. See
                 `tercet.evaluation.by_folds`.
+            gallery: what the items of data are searched for in; without it among each other. It needs labels.
+            ks: the k of recall@k, precision@k, nDCG@k and CMC@k.
+            exclude: "group" leaves an item's own group out of what is searched, "group-and-label" only what shares its
+                label too.
+            group: the column of a table that holds groups; of both tables with a gallery.
+            group_from: or a regular expression with one pair of parentheses, which finds the group in an item's name.
+            groups: or the group of each item, None for an item of none.
+            gallery_groups: with `groups` and a gallery, its groups.
+            approximate: search through faiss, for very large sets; only figures of the k nearest are to be had.
+            by_class: a CSV to write the figures of each class and group to.
             reporter: shows progress.
             **options: how to read the data: kind, form, label, columns, root.
+
+        Raises:
+            DataError: nothing to evaluate with, or data that cannot be searched as asked for.
+            InputError: options that do not go together.
         """
         _check_name(name)
+        if groups is not None and (group is not None or group_from is not None):
+            raise InputError("group and group_from say where groups are, and groups gives them; give one of them.")
         reporter = reporter or Reporter()
         records = self.read(data, **options)
         if records.form == "items":
             raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
+        groups = groups if groups is not None else groups_of(data, records, group, group_from)
         readable = read_all(self.model.options, records, reporter, name)
+        searched = Searched(tuple(ks), exclude, approximate, kept_groups(groups, records, readable.records))
+        if gallery is not None:
+            where = (group, group_from, gallery_groups)
+            searched = self._with_gallery(searched, gallery, where, reporter, options)
         known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
         calibration = read_calibration(self.path)
@@ -389,14 +421,40 @@ class Run:
         of_folds = None if folds is None else _folds(data, folds, readable.records)
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         trained = read_class_sizes(self.path)
-        found = assess(vectors, readable.records, self.distance, threshold, trained, probability, of_folds)
+        with reporter.progress("searching") as advance:
+            searched = dataclasses.replace(searched, progress=advance)
+            found = assess(
+                vectors, readable.records, self.distance, threshold, trained, probability, of_folds, searched
+            )
+        if by_class is not None:
+            files.write_text(Path(by_class), class_table(found.evaluation))
         write_assessment(self.path, name, found, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline and has_raw(readable.records):
-            raw = assess_raw(readable, trained, of_folds)
+            raw = assess_raw(readable, trained, of_folds, dataclasses.replace(searched, progress=None))
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
+
+    def _with_gallery(
+        self, searched: Searched, gallery: Any, where: tuple[str | None, str | None, Sequence[Any] | None],
+        reporter: Reporter, options: dict[str, Any],
+    ) -> Searched:  # fmt: skip
+        """The gallery read and embedded, with its groups: from a column, by a pattern, or as given."""
+        if self.sides:
+            raise InputError("a run with two towers searches each side in the other; leave the gallery out.")
+        column, pattern, given = where
+        records = self.read(gallery, **options)
+        if records.labels is None:
+            raise DataError(f"{records.source} holds {records.form}; the items of a gallery need labels.")
+        groups = given if given is not None else groups_of(gallery, records, column, pattern)
+        readable = read_all(self.model.options, records, reporter, "gallery")
+        return dataclasses.replace(
+            searched,
+            gallery=readable,
+            gallery_groups=kept_groups(groups, records, readable.records),
+            gallery_vectors=self.model.encode(readable.loader, np.arange(len(readable.records)), reporter),
+        )
 
     def report(self) -> Path:
         """Write report.html anew from the run folder; the path of it."""

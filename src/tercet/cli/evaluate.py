@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -15,13 +16,14 @@ from tercet.cli.console import BY_THIRDS, Json, ReadOptions, figure, parse, repo
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run on labelled data, pairs or triplets that it never saw.
+    r"""Measure a run on labelled data, pairs or triplets that it never saw.
 
     Retrieval (recall@k, R-precision, MAP@R) and verification (ROC, AUC, EER, TAR at FAR, and the errors at the
     threshold that training calibrated), each with a 95 % interval, beside the same figures of the raw inputs. They go
     to metrics.json and into the report.
 
         tercet evaluate runs/faces --data faces-test/
+        tercet evaluate runs/people --data query/ --gallery gallery/ --group-from '_c(\d)' --exclude group-and-label
     """
 
     run: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -43,6 +45,27 @@ class Evaluate:
     form: Literal["labels", "triplets", "pairs", "marked-pairs"] | None = None
     """What says which items are alike; found out when left open."""
 
+    gallery: str | None = None
+    """What the items are searched for in, in the form of the data; without it among each other."""
+
+    ks: tuple[int, ...] = (1, 5, 10)
+    """The k of recall@k, precision@k, nDCG@k and CMC@k."""
+
+    group: str | None = None
+    """A column of the table, or tables, that says which group an item is of: its camera, its author."""
+
+    group_from: str | None = None
+    r"""A regular expression that finds the group in an item's name, between its parentheses, such as _c(\d)."""
+
+    exclude: Literal["group", "group-and-label"] | None = None
+    """What is left out of an item's search: all of its group, or only what shares its label as well (Market-1501)."""
+
+    approximate: bool = False
+    """Search through faiss, for very large sets: figures of the k nearest alone, and the share of these it finds."""
+
+    by_class: str | None = None
+    """A CSV file to write recall@1 and MAP@R of each class, and of each group, to."""
+
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 
     json: Json = False
@@ -57,8 +80,9 @@ def main(words: Sequence[str]) -> int:
     options = {**dataclasses.asdict(command.read), "form": command.form}
     folds = int(command.folds) if command.folds is not None and command.folds.isdecimal() else command.folds
     found = run.evaluate(
-        command.data, name=command.name, baseline=command.baseline, folds=folds, reporter=reporter(command.json),
-        **options,
+        command.data, name=command.name, baseline=command.baseline, folds=folds, gallery=command.gallery,
+        ks=command.ks, group=command.group, group_from=command.group_from, exclude=command.exclude,
+        approximate=command.approximate, by_class=command.by_class, reporter=reporter(command.json), **options,
     )  # fmt: skip
     run.report()
     if command.json:
@@ -80,18 +104,28 @@ def _is_of_sides(key: str, name: str) -> bool:
     return key.startswith(f"{name}.") and "_to_" in direction and metric in ("recall_at_1", "map_at_r")
 
 
-SHOWN = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "d_prime", "far", "frr", "brier", "calibration_error",
-         "accuracy_folds", "accuracy_folds_error", "val_at_far_0.001_folds", "recall_at_1", "r_precision", "map_at_r",
-         "triplet_accuracy", *BY_THIRDS)  # fmt: skip
+VERIFIED = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "d_prime", "far", "frr", "brier", "calibration_error",
+            "accuracy_folds", "accuracy_folds_error", "val_at_far_0.001_folds")  # fmt: skip
+RETRIEVED = ("r_precision", "map_at_r", "map", "mrr", "search_recall", "triplet_accuracy", *BY_THIRDS)
+
+
+def shown(metrics: dict[str, object], name: str) -> tuple[str, ...]:
+    """The metrics that get a line, with recall@k at every k that was asked for."""
+    recall = sorted(
+        (key.removeprefix(f"{name}.") for key in metrics if re.fullmatch(rf"{re.escape(name)}\.recall_at_\d+", key)),
+        key=lambda key: int(key.rpartition("_")[2]),
+    )
+    return (*VERIFIED, *recall, *RETRIEVED)
 
 
 def table(metrics: dict[str, object], name: str, baseline: str | None) -> str:
     """Before and after, a line for each metric, with intervals."""
     columns = [column for column in (baseline, name) if column]
     of_sides = sorted(key.removeprefix(f"{name}.") for key in metrics if _is_of_sides(key, name))
-    width = max(24, *(len(metric) + 2 for metric in (*SHOWN, *of_sides)))
+    listed = (*shown(metrics, name), *of_sides)
+    width = max(24, *(len(metric) + 2 for metric in listed))
     lines = [(" " * width + "".join(f"{word:<24}" for word in columns)).rstrip()]
-    for metric in (*SHOWN, *of_sides):
+    for metric in listed:
         values = [metrics.get(f"{column}.{metric}") for column in columns]
         if all(value is None for value in values):
             continue

@@ -9,51 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet.distances import blocks, resolve
+from tercet.distances import resolve
 from tercet.errors import InputError
 from tercet.evaluation.evaluation import Evaluation, Metrics, with_verification
 from tercet.evaluation.intervals import mean_intervals
 from tercet.evaluation.pairs import MOST_LISTED, Pairs, given_pairs
 from tercet.evaluation.probability import Probability
-from tercet.neighbors.exact import QUERY_TILE_ROWS, nearest_of_tile
+from tercet.evaluation.retrieval import retrieval
 from tercet.neighbors.vectors import as_vectors
-
-
-def search_across(
-    queries: Any, query_labels: np.ndarray, gallery: Any, gallery_labels: np.ndarray, ks: Sequence[int], distance: Any
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Recall@k, R-precision and MAP@R of queries in a gallery of other items, R being those of the query's label there.
-
-    As `retrieval`, but that nothing is left out. Time O(QGD) for Q queries and G items of the gallery.
-
-    Args:
-        queries: of shape (Q, D).
-        query_labels: whole numbers, (Q,); each is in the gallery.
-        gallery: of shape (G, D).
-        gallery_labels: whole numbers, (G,).
-        ks: the k of recall@k; those above G are left out.
-        distance: any distance of `tercet.distances`.
-
-    Returns:
-        by name a figure of each query, (Q,); and the labels of these queries.
-    """
-    rows, others, metric = as_vectors(queries, "embeddings"), as_vectors(gallery, "embeddings"), resolve(distance)
-    counts = {label: int(count) for label, count in zip(*np.unique(gallery_labels, return_counts=True), strict=True)}
-    r = np.array([counts[label] for label in query_labels], dtype=np.int64)
-    usable = [k for k in ks if k <= len(others)]
-    figures: dict[str, list[np.ndarray]] = {}
-    for part in blocks(len(rows), QUERY_TILE_ROWS):
-        depth = int(max(r[part].max(), max(usable, default=1)))
-        neighbors = nearest_of_tile(rows[part], others, depth, metric)[1].cpu().numpy()
-        hits = gallery_labels[neighbors] == query_labels[part, None]
-        ranks = np.arange(1, depth + 1)
-        within = hits & (ranks <= r[part, None])
-        precision = np.cumsum(hits, axis=1) / ranks
-        found = {f"recall_at_{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in usable}
-        found |= {"r_precision": within.sum(axis=1) / r[part], "map_at_r": (precision * within).sum(axis=1) / r[part]}
-        for name, values in found.items():
-            figures.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in figures.items()}, query_labels
 
 
 def evaluate_across(
@@ -100,9 +63,10 @@ def evaluate_across(
     all_figures: set[str] = set()
     for query, other in ((0, 1), (1, 0)):
         of_queries, of_gallery = labels[places[query].numpy()], labels[places[other].numpy()]
-        figures, units = search_across(
-            rows[places[query]], of_queries, rows[places[other]], of_gallery, ks, distance
-        )  # fmt: skip
+        found = retrieval(
+            rows[places[query]], of_queries, ks, distance, gallery=rows[places[other]], gallery_labels=of_gallery
+        )
+        figures, units = found.figures(), found.query_classes
         named = {f"{names[query]}_to_{names[other]}.{name}": values for name, values in figures.items()}
         all_figures |= figures.keys()
         metrics |= {name: float(values.mean()) for name, values in named.items()}
@@ -115,13 +79,13 @@ def evaluate_across(
     missing = {name: "one side has too few items" for name, value in metrics.items() if value is None}
     counts: Metrics = {f"n_{names[side]}_items": len(places[side]) for side in (0, 1)}
     counts |= {"n_items": len(labels), "n_classes": len(np.unique(labels))}
-    found = Evaluation(
+    evaluated = Evaluation(
         metrics=metrics | counts,
         missing=missing,
         intervals=ends,
         settings={"distance": resolve(distance).name, "ks": list(ks), "seed": seed, "sides": list(names)},
     )
-    return with_verification(found, pairs, threshold, seed, intervals, probability)
+    return with_verification(evaluated, pairs, threshold, seed, intervals, probability)
 
 
 def pairs_across(

@@ -10,7 +10,7 @@ import torch
 from tercet.errors import InputError
 
 
-def class_codes(labels: Any, n_rows: int) -> np.ndarray:
+def class_codes(labels: Any, n_rows: int, name: str = "labels") -> np.ndarray:
     """One int64 code per row, of shape (N,), numbered in the order in which the classes first appear.
 
     That order makes every seeded sample independent of what the classes are called.
@@ -21,10 +21,10 @@ def class_codes(labels: Any, n_rows: int) -> np.ndarray:
     """
     given = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if given.shape != (n_rows,):
-        raise InputError(f"labels must be one per embedding, {n_rows} in all; given shape {given.shape}.")
+        raise InputError(f"{name} must be one per embedding, {n_rows} in all; given shape {given.shape}.")
     if given.dtype.kind not in "iubUS" and n_rows:
         raise InputError(
-            f"labels must be whole numbers or strings; given {given.dtype}. "
+            f"{name} must be whole numbers or strings; given {given.dtype}. "
             "Convert ids to an integer type: floats merge large ids."
         )
     _, first, codes = np.unique(given, return_index=True, return_inverse=True)

@@ -10,18 +10,28 @@ import numpy as np
 
 from tercet.distances import resolve
 from tercet.errors import InputError
+from tercet.evaluation.breakdown import by_class, by_group
 from tercet.evaluation.curve import Roc
 from tercet.evaluation.folds import by_folds
+from tercet.evaluation.gallery_pairs import gallery_pairs
 from tercet.evaluation.intervals import FEWEST_UNITS, MOST_PAIRS, mean_intervals, verification_intervals
 from tercet.evaluation.mistakes import hardest
-from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
+from tercet.evaluation.pairs import MOST_LISTED, Pairs, all_pairs, given_pairs
 from tercet.evaluation.probability import Probability, brier_score, calibration_error, reliability
-from tercet.evaluation.retrieval import Retrieval, retrieval
+from tercet.evaluation.ranks import AT_K
+from tercet.evaluation.retrieval import QUERIES_SEARCHED_AGAIN, Progress, Retrieval, retrieval
 from tercet.evaluation.thirds import Thirds, by_thirds
 from tercet.evaluation.verification import FARS, resolves, tar_name, verification
 
 HISTOGRAM_BINS = 60
 ROC_POINTS_PER_AXIS = 130
+
+EXCLUDED = {
+    None: "",
+    "group": " outside of the group",
+    "group-and-label": " but what shares the group, too",
+}
+"""What is said of queries to which nothing is relevant, by what is left out."""
 
 Metrics = dict[str, float | None]
 
@@ -44,6 +54,8 @@ class Evaluation:
         settings: what the evaluation was asked for.
         thirds: of the classes by size, see `thirds.Thirds.parts`.
         reliability: how often pairs were the same that were said to be so likely, see `probability.reliability`.
+        classes: retrieval of each class, see `breakdown.by_class`.
+        groups: retrieval of each group, see `breakdown.by_group`.
     """
 
     metrics: Metrics
@@ -56,6 +68,8 @@ class Evaluation:
     settings: dict[str, Any] = field(default_factory=dict)
     thirds: list[dict[str, Any]] = field(default_factory=list)
     reliability: list[dict[str, float]] = field(default_factory=list)
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for `json.dumps(..., allow_nan=False)`."""
@@ -80,14 +94,22 @@ def evaluate_embeddings(
     max_pairs: int | None = None,
     class_sizes: np.ndarray | None = None,
     probability: Probability | None = None,
+    gallery: Any = None,
+    gallery_labels: Any = None,
+    groups: Any = None,
+    gallery_groups: Any = None,
+    exclude: str | None = None,
+    approximate: bool = False,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Retrieval, leave one out, and verification on all pairs of labelled items.
+    """Retrieval and verification of labelled items among themselves, or of queries and a gallery.
 
-    Time O(N²D) and memory O(ND + P), with P pairs listed or kept; see `all_pairs`.
+    Time O(N²D) and memory O(ND + P), with P pairs listed or kept; see `all_pairs`. With a gallery of G items time
+    O(NGD), pairs are listed (see `gallery_pairs`), and rows from N on in `mistakes` are its items.
 
     Args:
         embeddings: of shape (N, D), an array or a tensor.
-        labels: whole numbers of any width or strings, (N,).
+        labels: whole numbers of any width or strings, (N,), or several an item; see `retrieval`.
         threshold: from `calibrate` on other data; without it accuracy, far and frr are None.
         distance: any distance of `tercet.distances`.
         ks: the k of recall@k.
@@ -97,29 +119,40 @@ def evaluate_embeddings(
         class_sizes: how many items of each item's class were trained on, (N,), to make the thirds by; by default, how
             many are here.
         probability: fitted on other data, to be judged here.
+        gallery: see `retrieval`, as the others below.
+        gallery_labels: see there.
+        groups: see there.
+        gallery_groups: see there.
+        exclude: see there.
+        approximate: see there.
+        progress: see there.
 
     Raises:
         InputError: shapes that do not fit, float labels, values that are not finite.
     """
-    found = retrieval(embeddings, labels, ks, distance)
-    n_items = len(found.query_rows) + found.n_dropped
-    metrics, missing = _retrieval_metrics(found, n_items)
-    counts = {
-        "n_items": n_items,
-        "n_classes": len(np.unique(found.query_classes)) + found.n_dropped,
-        "n_queries": len(found.query_rows),
-    }
+    found = retrieval(
+        embeddings, labels, ks, distance, gallery=gallery, gallery_labels=gallery_labels, groups=groups,
+        gallery_groups=gallery_groups, exclude=exclude, approximate=approximate, seed=seed, progress=progress,
+    )  # fmt: skip
+    metrics, missing = _retrieval_metrics(found)
     thirds = _thirds(found, class_sizes, seed) if intervals else Thirds()
     ends = mean_intervals(found.figures(), found.query_classes, seed=seed) if intervals else {}
     of_queries = Evaluation(
-        metrics=metrics | thirds.metrics | counts,
+        metrics=metrics | thirds.metrics | _retrieval_counts(found),
         missing=missing,
         intervals=ends | thirds.intervals,
         notes=_retrieval_notes(found) + ([thirds.note] if thirds.note else []),
         thirds=thirds.parts,
-        settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed},
+        classes=by_class(found),
+        groups=by_group(found),
+        settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed}
+        | ({"exclude": exclude} if exclude else {})
+        | ({"approximate": True} if approximate else {}),
     )
-    pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
+    if found.relevance.has_one_label and gallery is None:
+        pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
+    else:
+        pairs = gallery_pairs(embeddings, gallery, found.relevance, distance, max_pairs or MOST_LISTED, seed)
     return with_verification(of_queries, pairs, threshold, seed, intervals, probability)
 
 
@@ -226,20 +259,51 @@ def _thirds(found: Retrieval, class_sizes: np.ndarray | None, seed: int) -> Thir
     return by_thirds(found, counted[found.query_classes], "the evaluated data", seed)
 
 
-def _retrieval_metrics(found: Retrieval, n_items: int) -> tuple[Metrics, dict[str, str]]:
+def _retrieval_metrics(found: Retrieval) -> tuple[Metrics, dict[str, str]]:
     metrics: Metrics = {name: float(values.mean()) if len(values) else None for name, values in found.figures().items()}
-    missing = {name: "no class has two members" for name, value in metrics.items() if value is None}
-    for k in found.ks_left_out:
-        metrics[f"recall_at_{k}"] = None
-        missing[f"recall_at_{k}"] = f"there are only {max(n_items - 1, 0)} other items"
+    missing = {name: _why_no_queries(found) for name, value in metrics.items() if value is None}
+    other = "" if found.relevance.has_gallery else "other "
+    too_large = {
+        f"{name}_{k}": f"there are only {found.n_candidates} {other}items" for name in AT_K for k in found.ks_left_out
+    }
+    missing |= too_large | found.missing
+    metrics |= dict.fromkeys([*too_large, *found.missing])
+    if found.search_recall is not None:
+        metrics["search_recall"] = found.search_recall
     return metrics, missing
 
 
+def _retrieval_counts(found: Retrieval) -> Metrics:
+    known = found.relevance
+    counts: Metrics = {
+        "n_items": len(known.classes),
+        "n_classes": len(np.unique(known.classes)),
+        "n_queries": len(found.query_rows),
+    }
+    return counts | ({"n_gallery_items": found.n_candidates} if known.has_gallery else {})
+
+
+def _why_no_queries(found: Retrieval) -> str:
+    known = found.relevance
+    return "no class has two members" if known.is_plain else "nothing is relevant to any query"
+
+
 def _retrieval_notes(found: Retrieval) -> list[str]:
-    if not found.n_dropped:
-        return []
-    alone = "1 item is" if found.n_dropped == 1 else f"{found.n_dropped:,} items are"
-    return [f"{alone} alone in a class: searched among like all others, but no query."]
+    notes, known, dropped = [], found.relevance, found.n_dropped
+    if dropped and known.is_plain:
+        alone = "1 item is" if dropped == 1 else f"{dropped:,} items are"
+        notes.append(f"{alone} alone in a class: searched among like all others, but no query.")
+    elif dropped:
+        without = "1 item is no query: nothing is" if dropped == 1 else f"{dropped:,} items are no queries: nothing is"
+        notes.append(f"{without} relevant to {'it' if dropped == 1 else 'them'}{EXCLUDED[known.exclude]}.")
+    if known.kept is not None:
+        notes.append(f"{known.n_junk:,} items labelled -1 are junk, as in Market-1501: left out of the search.")
+    if found.search_recall is not None:
+        notes.append(
+            f"The search was approximate: it finds {found.search_recall:.1%} of the nearest {found.ks[-1]}, measured "
+            f"on up to {QUERIES_SEARCHED_AGAIN} queries."
+        )
+    return notes
 
 
 def _pair_notes(pairs: Pairs, intervals: bool) -> list[str]:

@@ -114,8 +114,9 @@ class ApproximateNeighbors:
         return float((exact[:, :, None] == found[:, None, :]).any(dim=2).double().mean())
 
     def _probe(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        faiss = require("faiss", "faiss")
-        return self.index.search(rows, k, params=faiss.SearchParametersIVF(nprobe=probes))
+        # Set on the index: faiss's bridge to torch, which other libraries import, has a search without parameters.
+        require("faiss", "faiss").extract_index_ivf(self.index).nprobe = probes
+        return self.index.search(rows, k)
 
     def _distances(self, found: np.ndarray) -> np.ndarray:
         if self.distance == "cosine":

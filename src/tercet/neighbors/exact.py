@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet.distances import Distance, blocks, resolve
+from tercet.distances import Distance, Prepared, blocks, resolve
 from tercet.errors import InputError
 from tercet.neighbors.vectors import as_vectors, check_same_space
 
@@ -33,9 +33,10 @@ def nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k nearest references of every query: the first k of `sorted((d(q, r), r) for r in references)`.
 
-    Distances are by differences, rounded to float32; among equal ones the lowest index comes first. (Where
-    more than 8 references tie for the last places within the rounding of a matrix product, that rounding
-    decides which of them are in.) Time O(QMD), memory O(Qk + tile).
+    Distances are by differences, rounded to float32; among equal ones the lowest index comes first. Time O(QMD),
+    memory O(Qk + tile). On the CPU, where distances follow from matrix products, compiled loops look through these.
+    (Elsewhere, where more than 8 references tie for the last places within the rounding of a tile, that rounding
+    decides which of them are in.)
 
     Args:
         queries: of shape (Q, D), an array or a tensor.
@@ -63,8 +64,11 @@ def nearest(
     metric = resolve(distance)
     metric.check_rows(queries_QD, "queries")
     metric.check_rows(references_MD, "references")
+    ready = metric.prepared(queries_QD, references_MD) if queries_QD.device.type == "cpu" else None
+    if ready is not None:
+        return _by_products(ready, k, rows_Q, query_tile_rows)
     tiles = [
-        nearest_of_tile(
+        _nearest_of_tile(
             queries_QD[part],
             references_MD,
             k,
@@ -79,13 +83,29 @@ def nearest(
     return torch.cat([tile[0] for tile in tiles]), torch.cat([tile[1] for tile in tiles])
 
 
-def nearest_of_tile(
+def _by_products(
+    ready: Prepared, k: int, rows_Q: torch.Tensor | None, tile_rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from tercet.neighbors.products import ByProducts
+
+    sides, length = ByProducts.of(ready), len(ready.rows_x)
+    own_Q = np.full(length, -1) if rows_Q is None else rows_Q.numpy()
+    distances, indices = np.empty((length, k), np.float32), np.empty((length, k), np.int64)
+
+    def search(part: slice) -> None:
+        distances[part], indices[part] = sides.nearest(part, k, own_Q[part])
+
+    sides.each(search, list(blocks(length, tile_rows)))
+    return torch.from_numpy(distances), torch.from_numpy(indices)
+
+
+def _nearest_of_tile(
     queries_AD: torch.Tensor,
     references_MD: torch.Tensor,
     k: int,
     metric: Distance,
-    own_rows_A: torch.Tensor | None = None,
-    reference_tile_rows: int = REFERENCE_TILE_ROWS,
+    own_rows_A: torch.Tensor | None,
+    reference_tile_rows: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`nearest` for one tile of queries whose arguments were checked: a running top k over the references.
 

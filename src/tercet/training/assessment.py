@@ -12,7 +12,7 @@ import numpy as np
 
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
-from tercet.errors import InputError
+from tercet.errors import DataError, InputError
 from tercet.evaluation import (
     Evaluation,
     Pairs,
@@ -27,6 +27,7 @@ from tercet.evaluation import (
 from tercet.evaluation.pairs import MOST_LISTED
 from tercet.training.batches.supervision import labels_of
 from tercet.training.model import Readable
+from tercet.training.searched import USUAL_KS, Searched, names_of
 
 THUMBNAIL_PIXELS = 96
 MOST_PAIRS_WHILE_TRAINING = 200_000  # an evaluation every so many steps must not cost more than the steps
@@ -79,8 +80,9 @@ def class_sizes(records: Records) -> dict[str, int]:
 def evaluate_vectors(
     vectors: np.ndarray, records: Records, distance: Any, threshold: float | None, intervals: bool,
     trained: Mapping[str, int] | None = None, probability: Probability | None = None, folds: Any = None,
+    searched: Searched | None = None,
 ) -> Evaluation:  # fmt: skip
-    """The evaluation that the records' form asks for, of embeddings of shape (N, D).
+    """The evaluation that the records' form asks for, of embeddings of shape (N, D), searched as is said.
 
     Figures by size of class go by `trained`, the `class_sizes` of the training data, where these hold every class.
     """
@@ -91,7 +93,10 @@ def evaluate_vectors(
         )
     settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals,
                                 "probability": probability}  # fmt: skip
+    searched = searched or Searched()
     if records.kind == SIDES:
+        _check_no_search(records, searched)
+        settings["ks"] = searched.ks
         sides = _sides_of(records)
         pairs = pairs_across(vectors, labels_of(records), sides, distance, _most_pairs(intervals) or MOST_LISTED)
         left, right = records.columns
@@ -99,9 +104,31 @@ def evaluate_vectors(
     if records.form in ("labels", "pairs"):
         if records.labels is not None and trained and set(records.classes) <= set(trained):
             settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
-        return evaluate_embeddings(vectors, labels_of(records), max_pairs=_most_pairs(intervals), **settings)
+        if records.labels is None:
+            _check_no_gallery(records, searched)
+        labels = labels_of(records) if records.labels is None else names_of(records)
+        found = evaluate_embeddings(
+            vectors, labels, max_pairs=_most_pairs(intervals), **settings, **searched.settings()
+        )
+        return found if records.labels is not None else replace(found, classes=[])  # the pairs' numbers name nothing
+    _check_no_search(records, searched)
+    if searched.ks != USUAL_KS:
+        raise DataError(f"{records.source} holds {records.form}; ks are for data with labels, which is searched.")
     assert records.tuples is not None
     return evaluate_tuples(vectors, records.tuples, records.similar, folds=folds, **settings)
+
+
+def _check_no_gallery(records: Records, searched: Searched) -> None:
+    if searched.gallery is not None:
+        raise DataError(f"{records.source} holds {records.form}; to search in a gallery, its items need labels.")
+
+
+def _check_no_search(records: Records, searched: Searched) -> None:
+    if not searched.is_default:
+        what = "pairs of two sides" if records.kind == SIDES else records.form.replace("-", " ")
+        raise DataError(
+            f"{records.source} holds {what}; a gallery, groups, exclude and approximate are for data with labels."
+        )
 
 
 def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
@@ -125,13 +152,16 @@ def _most_pairs(intervals: bool) -> int | None:
 def assess(
     vectors: np.ndarray, records: Records, distance: Any, threshold: float | None,
     trained: Mapping[str, int] | None = None, probability: Probability | None = None, folds: Any = None,
+    searched: Searched | None = None,
 ) -> Assessment:  # fmt: skip
     """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes.
 
     `probability` was fitted on other data; `folds` are those of marked pairs, (T,).
     """
-    evaluation = evaluate_vectors(vectors, records, distance, threshold, True, trained, probability, folds)
-    return Assessment(evaluation, records.count(), _shown(evaluation, records))
+    evaluation = evaluate_vectors(vectors, records, distance, threshold, True, trained, probability, folds, searched)
+    gallery = None if searched is None or searched.gallery is None else searched.gallery.records
+    of = records.count() if gallery is None else f"{records.count()}, searched for in {gallery.count()}"
+    return Assessment(evaluation, of, _shown(evaluation, records, gallery))
 
 
 def has_raw(records: Records) -> bool:
@@ -139,7 +169,9 @@ def has_raw(records: Records) -> bool:
     return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
 
 
-def assess_raw(data: Readable, trained: Mapping[str, int] | None = None, folds: Any = None) -> Assessment:
+def assess_raw(
+    data: Readable, trained: Mapping[str, int] | None = None, folds: Any = None, searched: Searched | None = None
+) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves, without any learning.
 
     Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
@@ -148,7 +180,12 @@ def assess_raw(data: Readable, trained: Mapping[str, int] | None = None, folds: 
     kind = _raw_kind(data.records)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
-    found = assess(_raw_vectors(data), data.records, distance, None, trained, folds=folds)
+    datas = [data] if searched is None or searched.gallery is None else [data, searched.gallery]
+    vectors = _raw_vectors(datas)
+    if searched is not None and searched.gallery is not None:
+        searched = replace(searched, gallery_vectors=vectors[len(data.records) :])
+    own = vectors[: len(data.records)]
+    found = assess(own, data.records, distance, None, trained, folds=folds, searched=searched)
     return replace(found, data=f"{words}, {distance} distance, on {found.data}")
 
 
@@ -165,18 +202,15 @@ def _raw_kind(records: Records) -> str:
     return "text" if records.kind == SIDES else records.kind
 
 
-def _raw_vectors(data: Readable) -> np.ndarray:
-    positions = np.arange(len(data.records))
+def _raw_vectors(datas: list[Readable]) -> np.ndarray:
+    """The inputs of one or two sets themselves, one after the other, made comparable together."""
+    data = datas[0]
     if _raw_kind(data.records) == "text":
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         words = TfidfVectorizer(max_features=2048, dtype=np.float32, token_pattern=r"(?u)\b\w+\b")
-        items = data.records.items
-        texts = [item.value for item in items] if data.records.kind == SIDES else data.loader.batch(positions)
-        return words.fit_transform(texts).toarray()
-    flat = [np.asarray(data.loader.batch(positions[i : i + 256])).reshape(len(positions[i : i + 256]), -1)
-            for i in range(0, len(positions), 256)]  # fmt: skip
-    vectors = np.concatenate(flat).astype(np.float32)
+        return words.fit_transform([text for one in datas for text in _texts(one)]).toarray()
+    vectors = np.concatenate([_flat(one) for one in datas])
     if data.records.kind == "image":
         return vectors - vectors.mean(axis=1, keepdims=True)
     if data.records.kind == "tabular":
@@ -185,11 +219,29 @@ def _raw_vectors(data: Readable) -> np.ndarray:
     return vectors
 
 
-def _shown(evaluation: Evaluation, records: Records) -> dict[str, dict[str, str]]:
-    """Name, class, and picture or text of each item that occurs in a mistake, by position."""
+def _texts(data: Readable) -> list[str]:
+    if data.records.kind == SIDES:
+        return [item.value for item in data.records.items]
+    return list(data.loader.batch(np.arange(len(data.records))))
+
+
+def _flat(data: Readable) -> np.ndarray:
+    positions = np.arange(len(data.records))
+    parts = (positions[i : i + 256] for i in range(0, len(positions), 256))
+    flat = [np.asarray(data.loader.batch(part)).reshape(len(part), -1) for part in parts]
+    return np.concatenate(flat).astype(np.float32)
+
+
+def _shown(evaluation: Evaluation, records: Records, gallery: Records | None = None) -> dict[str, dict[str, str]]:
+    """Name, class, and picture or text of each item that occurs in a mistake, by position; the gallery's come last."""
     mistakes = [mistake for found in evaluation.mistakes.values() for mistake in found]
     positions = sorted({mistake[side] for mistake in mistakes for side in ("left", "right")})
-    return {str(position): _show(records, position) for position in positions}
+    return {
+        str(position): _show(records, position)
+        if gallery is None or position < len(records)
+        else _show(gallery, position - len(records))
+        for position in positions
+    }
 
 
 def _show(records: Records, position: int) -> dict[str, str]:
