@@ -20,6 +20,7 @@ _HOME = {
     "load": "tercet.run",
     "evaluate": "tercet.run",
     "embed": "tercet.run",
+    "compare": "tercet.run",
     "diagnose": "tercet.run",
     "mine": "tercet.run",
     "tune": "tercet.training.tuning.search",
@@ -44,7 +45,7 @@ _HOME = {
 }
 
 __all__ = [
-    "train", "Run", "load", "evaluate", "embed", "diagnose", "mine", "tune",
+    "train", "Run", "load", "evaluate", "embed", "compare", "diagnose", "mine", "tune",
     "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
     "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
     "LMNN", "LMNNClassifier", "TripletEmbedder",
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
         TripletLoss,
         triplet_margin_loss,
     )
-    from tercet.run import Run, diagnose, embed, evaluate, load, mine, train
+    from tercet.run import Run, compare, diagnose, embed, evaluate, load, mine, train
     from tercet.training.tuning.search import tune
 
 

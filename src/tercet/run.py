@@ -25,10 +25,11 @@ from tercet.doctor import Diagnosis
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, RunError, check_choice, suggest
 from tercet.evaluation import Evaluation, Pairs, errors_at, in_order
+from tercet.evaluation.clustering import with_clusters
 from tercet.evaluation.probability import at_prior
 from tercet.index import Index
 from tercet.mining.options import MiningOptions
-from tercet.training.assessment import assess, assess_raw, has_raw, pairs_of
+from tercet.training.assessment import Asked, assess, assess_raw, check_extras, has_raw, pairs_of
 from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.calibration import (
@@ -38,6 +39,7 @@ from tercet.training.calibration import (
     read_calibration,
     restore_calibration,
 )
+from tercet.training.compared import Compared, Comparison, compare_runs, group_runs
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -360,6 +362,8 @@ class Run:
         name: str = "test",
         baseline: bool = True,
         folds: int | str | Sequence[Any] | None = None,
+        margin: float | None = None,
+        clustering: bool = False,
         gallery: Any = None,
         ks: Sequence[int] = (1, 5, 10),
         exclude: str | None = None,
@@ -384,6 +388,8 @@ class Run:
             folds: of marked pairs, for accuracies by thresholds that the other folds chose: the column of the table
                 that holds them, a fold for each pair, or how many to make of the rows in order. See
                 `tercet.evaluation.by_folds`.
+            margin: of triplets, also the share whose negative is farther by so much.
+            clustering: measure how k-means finds the classes again (nmi, ami, ari), which takes a while.
             gallery: what the items of data are searched for in; without it among each other. It needs labels.
             ks: the k of recall@k, precision@k, nDCG@k and CMC@k.
             exclude: "group" leaves an item's own group out of what is searched, "group-and-label" only what shares its
@@ -406,6 +412,7 @@ class Run:
             raise InputError("group and group_from say where groups are, and groups gives them; give one of them.")
         reporter = reporter or Reporter()
         records = self.read(data, **options)
+        check_extras(records, clustering, margin)
         if records.form == "items":
             raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
         groups = groups if groups is not None else groups_of(data, records, group, group_from)
@@ -422,17 +429,20 @@ class Run:
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         trained = read_class_sizes(self.path)
         with reporter.progress("searching") as advance:
-            searched = dataclasses.replace(searched, progress=advance)
-            found = assess(
-                vectors, readable.records, self.distance, threshold, trained, probability, of_folds, searched
+            asked = Asked(
+                threshold, probability, trained, of_folds, margin, dataclasses.replace(searched, progress=advance)
             )
+            found = assess(vectors, readable.records, self.distance, asked)
+        if clustering:
+            clustered = with_clusters(found.evaluation, vectors, readable.records.labels, self.distance)
+            found = dataclasses.replace(found, evaluation=clustered)
         if by_class is not None:
             files.write_text(Path(by_class), class_table(found.evaluation))
         write_assessment(self.path, name, found, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline and has_raw(readable.records):
-            raw = assess_raw(readable, trained, of_folds, dataclasses.replace(searched, progress=None))
+            raw = assess_raw(readable, asked)
             write_assessment(self.path, raw_name, raw, readable.records, duplicates)
         return found.evaluation
 
@@ -595,6 +605,37 @@ def diagnose(run: Run | str | Path) -> Diagnosis:
     if not (path / "config.toml").exists():
         raise RunError(_no_run(path))
     return diagnose_folder(path)
+
+
+def compare(
+    runs: Sequence[Run | str | Path],
+    data: Any,
+    *,
+    against: Sequence[Run | str | Path] = (),
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Comparison:
+    """Is one run better than another? All embed the same items, and differences are told from chance.
+
+    Args:
+        runs: two runs or more. A folder that holds runs counts as one method, whose runs differ by their seeds.
+        data: a path, or anything that evaluation takes; no run may have been trained on an item of it.
+        against: with these, `runs` are the seeds of one method and these the seeds of another.
+        reporter: shows progress.
+        **options: how to read the data: kind, form, label, columns, root.
+
+    Raises:
+        DataError, InputError, RunError: see `compare_runs`.
+    """
+    groups = group_runs(runs, against)
+    opened = {name: [_compared(_opened(run), data, options) for run in of] for name, of in groups.items()}
+    return compare_runs(opened, reporter or Reporter())
+
+
+def _compared(run: Run, data: Any, options: Mapping[str, Any]) -> Compared:
+    if run.sides:
+        raise InputError(f"{run.path} has two towers; only runs with one encoder can be compared.")
+    return Compared(str(run.path), run.path, run.model, run.distance, lambda: run.read(data, **options))
 
 
 def embed(run: Run | str | Path, items: Any, side: str | None = None) -> np.ndarray:

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train an embedding on a folder of classes or a table",
     "tune": "try margin, mining and learning rate on validation, and say what was found",
     "evaluate": "measure a run on data it never saw",
+    "compare": "is one run better than another, and more than chance explains?",
     "embed": "write the embeddings of items to a Parquet file",
     "index": "make items searchable",
     "search": "find the items nearest to a query",

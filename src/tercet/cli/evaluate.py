@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from tercet.cli.console import BY_THIRDS, Json, ReadOptions, figure, parse, reporter, show, show_json
 
@@ -30,7 +30,7 @@ class Evaluate:
     """The run folder."""
 
     data: str
-    """A folder, a table, triplets or pairs, in the form of the training data."""
+    """A folder, a table, triplets or pairs, in the form of the training data; or pairs with a score."""
 
     name: str = "test"
     """What to call the figures; those of an earlier evaluation of that name are replaced."""
@@ -42,7 +42,13 @@ class Evaluate:
     """Marked pairs: the column that holds the fold of each, or how many folds to make of the rows in order, such as \
 10. Each fold is judged by the threshold that the others chose, as on LFW."""
 
-    form: Literal["labels", "triplets", "pairs", "marked-pairs"] | None = None
+    clustering: FlagCreatePairsOff[bool] = False
+    """Measure how k-means finds the classes again: NMI, AMI, ARI. With thousands of classes it takes minutes."""
+
+    margin: float | None = None
+    """Of triplets, also the share whose negative is farther than the positive by so much."""
+
+    form: Literal["labels", "triplets", "pairs", "marked-pairs", "scored-pairs"] | None = None
     """What says which items are alike; found out when left open."""
 
     gallery: str | None = None
@@ -80,9 +86,10 @@ def main(words: Sequence[str]) -> int:
     options = {**dataclasses.asdict(command.read), "form": command.form}
     folds = int(command.folds) if command.folds is not None and command.folds.isdecimal() else command.folds
     found = run.evaluate(
-        command.data, name=command.name, baseline=command.baseline, folds=folds, gallery=command.gallery,
-        ks=command.ks, group=command.group, group_from=command.group_from, exclude=command.exclude,
-        approximate=command.approximate, by_class=command.by_class, reporter=reporter(command.json), **options,
+        command.data, name=command.name, baseline=command.baseline, folds=folds, margin=command.margin,
+        clustering=command.clustering, gallery=command.gallery, ks=command.ks, group=command.group,
+        group_from=command.group_from, exclude=command.exclude, approximate=command.approximate,
+        by_class=command.by_class, reporter=reporter(command.json), **options,
     )  # fmt: skip
     run.report()
     if command.json:
@@ -106,7 +113,8 @@ def _is_of_sides(key: str, name: str) -> bool:
 
 VERIFIED = ("eer", "auc", "tar_at_far_0.1", "tar_at_far_0.01", "d_prime", "far", "frr", "brier", "calibration_error",
             "accuracy_folds", "accuracy_folds_error", "val_at_far_0.001_folds")  # fmt: skip
-RETRIEVED = ("r_precision", "map_at_r", "map", "mrr", "search_recall", "triplet_accuracy", *BY_THIRDS)
+RETRIEVED = ("r_precision", "map_at_r", "map", "mrr", "search_recall", "triplet_accuracy", "triplet_accuracy_margin",
+             "nmi", "ami", "ari", "spearman", "pearson", *BY_THIRDS)  # fmt: skip
 
 
 def shown(metrics: dict[str, object], name: str) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ SIDED = (
 )  # fmt: skip
 """Pairs of an image and a text, unless a column of labels says otherwise."""
 MARKS = ("similar", "same", "label", "score")
+SCORES = ("score", "similarity", "similarity_score")
+"""Columns that score pairs, where they hold other numbers than 1 and 0."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Layout:
     kind: str
     columns: tuple[str, ...]
     label: str | None
-    """The column of labels, or of marks for marked pairs."""
+    """The column of labels, or of marks or scores for such pairs."""
     kinds: tuple[str, ...] = ()
     """The kind of each column, for two sides."""
 
@@ -77,7 +79,9 @@ def _named(table: Table, words: Sequence[str]) -> list[str]:
 
 def _find_sides(table: Table, wishes: Wishes) -> tuple[str, ...] | None:
     """The columns of a triplet or a pair, or None if the table is one of items."""
-    count = {"triplets": 3, "pairs": 2, "marked-pairs": 2, "labels": 0, "items": 0}.get(wishes.form or "")
+    count = {"triplets": 3, "pairs": 2, "marked-pairs": 2, "scored-pairs": 2, "labels": 0, "items": 0}.get(
+        wishes.form or ""
+    )
     if count == 0:
         return None
     if wishes.columns is not None and count is not None:
@@ -117,10 +121,13 @@ def _tuple_layout(table: Table, sides: tuple[str, ...], wishes: Wishes) -> Layou
             f"{(numeric or sides)[0]!r} holds numbers. Give rows of features with a label instead (--form "
             f"labels)."
         )
+    score = None if len(sides) == 3 else _find_score(table, sides, wishes)
+    if score is not None:
+        return Layout("scored-pairs", wishes.kind or _kind_of_sides(table, sides), sides, score)
     kinds = tuple("image" if holds_paths(table, name) else "text" for name in sides)
     if _are_separate(table, sides, kinds, wishes):
         return Layout("pairs", "sides", sides, None, kinds)
-    kind = wishes.kind or ("image" if all(holds_paths(table, name) for name in sides) else "text")
+    kind = wishes.kind or _kind_of_sides(table, sides)
     if len(sides) == 3:
         return Layout("triplets", kind, sides, None)
     mark = None if wishes.form == "pairs" else wishes.label or _find_mark(table, sides)
@@ -150,6 +157,36 @@ def _are_separate(table: Table, sides: tuple[str, ...], kinds: tuple[str, ...], 
             "Say --form pairs --columns LEFT RIGHT, or --towers shared."
         )
     return True
+
+
+def _kind_of_sides(table: Table, sides: tuple[str, ...]) -> str:
+    return "image" if all(holds_paths(table, name) for name in sides) else "text"
+
+
+def _find_score(table: Table, sides: tuple[str, ...], wishes: Wishes) -> str | None:
+    """The column of scores, if there is one: asked for, or of a usual name and with numbers other than 1 and 0."""
+    if wishes.form not in (None, "scored-pairs"):
+        return None
+    named = [wishes.label] if wishes.label is not None else _named(table, SCORES)
+    found = [name for name in named if name not in sides and is_numeric(table, name)]
+    if wishes.form is None:
+        found = [name for name in found if name in _named(table, SCORES) and _is_graded(table, name)]
+    if len(found) > 1:
+        raise DataError(
+            f"{table.source}: the columns {', '.join(found)} could all be the scores. Say which with --label."
+        )
+    if wishes.form == "scored-pairs" and not found:
+        problem = f"the column {named[0]!r} holds no numbers" if named else "no column of scores found"
+        raise DataError(
+            f"{table.source}: {problem}; scored pairs need numbers, larger for more alike, in a column such as "
+            f"{', '.join(SCORES)}. Its columns are {table.listed()}; say which with --label."
+        )
+    return found[0] if found else None
+
+
+def _is_graded(table: Table, name: str) -> bool:
+    values, _ = table.numbers(name)
+    return not bool(np.isin(values[np.isfinite(values)], (0, 1)).all())
 
 
 def _find_mark(table: Table, sides: tuple[str, ...]) -> str | None:

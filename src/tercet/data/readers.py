@@ -35,8 +35,9 @@ def read(
             also: a list of paths, texts or Pillow images; an array of shape (N, F); a tuple of either and its
             labels; a torch Dataset that gives (input, label); or `Records`, which are returned as they are.
         kind: "image", "text" or "tabular", instead of what is found.
-        form: "labels", "triplets", "pairs", "marked-pairs" or "items" (unlabelled), instead of what is found.
-        label: the column that holds the labels (for marked pairs: the marks).
+        form: "labels", "triplets", "pairs", "marked-pairs", "scored-pairs" or "items" (unlabelled), instead of what is
+            found.
+        label: the column that holds the labels (for marked or scored pairs: the marks or scores).
         columns: the columns that hold the items: the features, the path or text, or the sides of triplets or
             pairs.
         root: the folder that paths in a table start from; otherwise the table's own folder, then the current

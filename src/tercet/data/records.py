@@ -51,15 +51,20 @@ class Records:
     description: str
     """One sentence, said aloud before training."""
 
+    scores: np.ndarray | None = None
+    """float64 of shape (T,), for pairs scored by how alike they are."""
+
     @property
     def form(self) -> str:
-        """One of "labels", "triplets", "pairs", "marked-pairs" and "items"."""
+        """One of "labels", "triplets", "pairs", "marked-pairs", "scored-pairs" and "items"."""
         if self.labels is not None:
             return "labels"
         if self.tuples is None:
             return "items"
         if self.tuples.shape[1] == 3:
             return "triplets"
+        if self.scores is not None:
+            return "scored-pairs"
         return "pairs" if self.similar is None else "marked-pairs"
 
     def __len__(self) -> int:
@@ -136,7 +141,9 @@ class Records:
             return f"{words} in {plural(len(self.classes), 'class')}"
         if self.tuples is None:
             return words
-        what = {"triplets": "triplet", "pairs": "pair", "marked-pairs": "marked pair"}[self.form]
+        what = {"triplets": "triplet", "pairs": "pair", "marked-pairs": "marked pair", "scored-pairs": "scored pair"}[
+            self.form
+        ]
         return f"{plural(len(self.tuples), what)} of {words}"
 
     def described(self, how: str) -> Records:
@@ -157,7 +164,8 @@ class Records:
         used, tuples = np.unique(self.tuples[rows], return_inverse=True)
         tuples = tuples.reshape(-1, self.tuples.shape[1]).astype(np.int64)
         similar = None if self.similar is None else self.similar[rows]
-        return replace(self._pick(used.astype(np.int64)), tuples=tuples, similar=similar)
+        scores = None if self.scores is None else self.scores[rows]
+        return replace(self._pick(used.astype(np.int64)), tuples=tuples, similar=similar, scores=scores)
 
 
 def plural(count: int, noun: str) -> str:

@@ -27,7 +27,7 @@ def read_table(path: Path, source: str, wishes: Wishes) -> Records:
         raise DataError(f"{source} holds {layout.form}, and --towers is for two columns of positive pairs.")
     if layout.kind == SIDES:
         records = _read_sides(table, layout, folders)
-    elif layout.form in ("triplets", "pairs", "marked-pairs"):
+    elif layout.form in ("triplets", "pairs", "marked-pairs", "scored-pairs"):
         records = _read_tuples(table, layout, folders)
     else:
         labels, classes = (None, ()) if layout.label is None else _read_labels(table, layout.label, wishes)
@@ -118,9 +118,10 @@ def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Recor
     codes = np.array([first.setdefault(item, len(first)) for item in items], dtype=np.int64)
     name_of = dict(zip(reversed(items), reversed(values), strict=True))
     names = [name_of[item] if layout.kind == "image" else shorten(item) for item in first]
-    similar = None if layout.label is None else _read_marks(table, layout.label)
+    scores = _read_scores(table, str(layout.label)) if layout.form == "scored-pairs" else None
+    similar = None if layout.label is None or scores is not None else _read_marks(table, layout.label)
     tuples = codes.reshape(-1, len(sides))
-    records = Records(layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "")
+    records = Records(layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "", scores)
     gone = sorted({int(codes[place]) for place in missing})
     return without_missing(_without_contradictions(records, table), gone, "say --root FOLDER for another")
 
@@ -170,6 +171,17 @@ def _read_marks(table: Table, column: str) -> np.ndarray:
                 f"or say --form pairs if every pair is similar."
             )
     return np.array([MARKS[str(mark).strip().lower()] for mark in marks], dtype=bool)
+
+
+def _read_scores(table: Table, column: str) -> np.ndarray:
+    scores, _ = table.numbers(column)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise DataError(
+            f"{table.source}, {table.place(int(bad[0]))}, column {column!r}: the score is missing or not finite. "
+            f"Fill it in or remove the row."
+        )
+    return scores
 
 
 def find_files(values: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[int]]:

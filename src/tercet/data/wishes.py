@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = ("image", "text", "tabular")
-FORMS = ("labels", "triplets", "pairs", "marked-pairs", "items")
+FORMS = ("labels", "triplets", "pairs", "marked-pairs", "scored-pairs", "items")
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
     ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tercet.errors import InputError, RunError
 from tercet.evaluation import all_pairs
 from tercet.report import write
-from tercet.training.assessment import assess
+from tercet.training.assessment import Asked, assess
 from tercet.training.batches.supervision import labels_of
 from tercet.training.calibration import FILE as CALIBRATION_FILE
 from tercet.training.calibration import calibrated, write_calibration
@@ -91,5 +91,5 @@ def _calibrate(folder: Path, validation: Any, device: str, module: Any) -> None:
     pairs = all_pairs(vectors, labels_of(held.records), distance)
     calibration = calibrated(pairs, config.training.threshold_target, "validation data")
     write_calibration(folder, calibration)
-    found = assess(vectors, held.records, distance, calibration.threshold)
+    found = assess(vectors, held.records, distance, Asked(threshold=calibration.threshold))
     write_assessment(folder, "validation", found, held.records, duplicates)

@@ -3,15 +3,17 @@
 from tercet.evaluation.across import evaluate_across, pairs_across
 from tercet.evaluation.evaluation import Evaluation, evaluate_embeddings, evaluate_tuples
 from tercet.evaluation.folds import by_folds, in_order
-from tercet.evaluation.intervals import mean_intervals, verification_intervals
+from tercet.evaluation.intervals import interval_over_seeds, mean_intervals, verification_intervals
 from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
 from tercet.evaluation.probability import Probability, fit_probability
 from tercet.evaluation.retrieval import Retrieval, retrieval
+from tercet.evaluation.similarity import evaluate_scores
 from tercet.evaluation.verification import Verification, calibrate, errors_at, verification
 
 __all__ = [
     "evaluate_embeddings",
     "evaluate_tuples",
+    "evaluate_scores",
     "evaluate_across",
     "pairs_across",
     "Evaluation",
@@ -30,4 +32,5 @@ __all__ = [
     "in_order",
     "mean_intervals",
     "verification_intervals",
+    "interval_over_seeds",
 ]

@@ -16,6 +16,7 @@ from tercet.evaluation.intervals import mean_intervals
 from tercet.evaluation.pairs import MOST_LISTED, Pairs, given_pairs
 from tercet.evaluation.probability import Probability
 from tercet.evaluation.retrieval import retrieval
+from tercet.evaluation.rivals import rivals_of
 from tercet.neighbors.vectors import as_vectors
 
 
@@ -46,8 +47,8 @@ def evaluate_across(
         threshold: from `calibrate` on other data.
         distance: any distance of `tercet.distances`.
         ks: the k of recall@k.
-        seed: of the bootstrap.
-        intervals: whether to bootstrap; the means of both directions have none.
+        seed: of what the intervals draw.
+        intervals: whether to have any; the means of both directions have none.
         probability: fitted on other data, to be judged here.
 
     Raises:
@@ -70,7 +71,12 @@ def evaluate_across(
         named = {f"{names[query]}_to_{names[other]}.{name}": values for name, values in figures.items()}
         all_figures |= figures.keys()
         metrics |= {name: float(values.mean()) for name, values in named.items()}
-        ends |= mean_intervals(named, units, seed=seed) if intervals else {}
+        if intervals:
+            rivals = rivals_of(found, rows[places[query]], rows[places[other]], distance, seed=seed)
+            assert rivals is not None  # each item has one label
+            prefix = f"{names[query]}_to_{names[other]}"
+            rivals = dataclasses.replace(rivals, gain={f"{prefix}.{name}": of for name, of in rivals.gain.items()})
+            ends |= mean_intervals(named, units, rivals=rivals)
     both = [f"{a}_to_{b}" for a, b in (names, names[::-1])]
     for name in sorted(all_figures):
         values = [metrics.get(f"{direction}.{name}") for direction in both]

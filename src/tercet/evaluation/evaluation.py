@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -14,12 +15,14 @@ from tercet.evaluation.breakdown import by_class, by_group
 from tercet.evaluation.curve import Roc
 from tercet.evaluation.folds import by_folds
 from tercet.evaluation.gallery_pairs import gallery_pairs
-from tercet.evaluation.intervals import FEWEST_UNITS, MOST_PAIRS, mean_intervals, verification_intervals
+from tercet.evaluation.geometry import Geometry, geometry
+from tercet.evaluation.intervals import FEW_UNITS, FEWEST_UNITS, MOST_PAIRS, mean_intervals, verification_intervals
 from tercet.evaluation.mistakes import hardest
 from tercet.evaluation.pairs import MOST_LISTED, Pairs, all_pairs, given_pairs
 from tercet.evaluation.probability import Probability, brier_score, calibration_error, reliability
 from tercet.evaluation.ranks import AT_K
 from tercet.evaluation.retrieval import QUERIES_SEARCHED_AGAIN, Progress, Retrieval, retrieval
+from tercet.evaluation.rivals import Rivals, rivals_of
 from tercet.evaluation.thirds import Thirds, by_thirds
 from tercet.evaluation.verification import FARS, resolves, tar_name, verification
 
@@ -56,6 +59,7 @@ class Evaluation:
         reliability: how often pairs were the same that were said to be so likely, see `probability.reliability`.
         classes: retrieval of each class, see `breakdown.by_class`.
         groups: retrieval of each group, see `breakdown.by_group`.
+        spectrum: the share of each singular value of the centred embeddings, the largest first.
     """
 
     metrics: Metrics
@@ -70,6 +74,7 @@ class Evaluation:
     reliability: list[dict[str, float]] = field(default_factory=list)
     classes: list[dict[str, Any]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    spectrum: list[float] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for `json.dumps(..., allow_nan=False)`."""
@@ -113,8 +118,9 @@ def evaluate_embeddings(
         threshold: from `calibrate` on other data; without it accuracy, far and frr are None.
         distance: any distance of `tercet.distances`.
         ks: the k of recall@k.
-        seed: of sampled pairs and of the bootstrap.
-        intervals: whether to bootstrap over classes, which takes a second or two, and to tell rare from common ones.
+        seed: of what is sampled.
+        intervals: whether to have intervals over classes, which look for neighbours once more, to tell rare classes
+            from common ones, and to measure the geometry (`geometry.geometry`).
         max_pairs: more pairs than that are sampled, which a note says; up to it all count, see `all_pairs`.
         class_sizes: how many items of each item's class were trained on, (N,), to make the thirds by; by default, how
             many are here.
@@ -135,13 +141,17 @@ def evaluate_embeddings(
         gallery_groups=gallery_groups, exclude=exclude, approximate=approximate, seed=seed, progress=progress,
     )  # fmt: skip
     metrics, missing = _retrieval_metrics(found)
-    thirds = _thirds(found, class_sizes, seed) if intervals else Thirds()
-    ends = mean_intervals(found.figures(), found.query_classes, seed=seed) if intervals else {}
+    rivals = rivals_of(found, embeddings, gallery, distance, seed=seed) if intervals else None
+    thirds = _thirds(found, class_sizes, rivals) if intervals else Thirds()
+    ends = mean_intervals(found.figures(), found.query_classes, rivals=rivals) if intervals else {}
+    measured = intervals and gallery is None and found.relevance.has_one_label
+    shape = geometry(embeddings, labels, seed) if measured else Geometry({})
     of_queries = Evaluation(
-        metrics=metrics | thirds.metrics | _retrieval_counts(found),
-        missing=missing,
+        metrics=metrics | thirds.metrics | shape.metrics | _retrieval_counts(found),
+        missing=missing | shape.missing,
         intervals=ends | thirds.intervals,
-        notes=_retrieval_notes(found) + ([thirds.note] if thirds.note else []),
+        notes=_retrieval_notes(found) + [note for note in (thirds.note, shape.note) if note],
+        spectrum=shape.spectrum,
         thirds=thirds.parts,
         classes=by_class(found),
         groups=by_group(found),
@@ -163,6 +173,7 @@ def evaluate_tuples(
     *,
     threshold: float | None = None,
     distance: Any = "euclidean",
+    margin: float | None = None,
     seed: int = 0,
     intervals: bool = True,
     folds: Any = None,
@@ -170,7 +181,8 @@ def evaluate_tuples(
 ) -> Evaluation:
     """Verification on pairs that came with the data, or on the two pairs of each triplet.
 
-    Of triplets also the accuracy: the share with d(a, p) < d(a, n); a tie is wrong. Intervals are over rows.
+    Of triplets also the accuracy: the share with d(a, p) < d(a, n); a tie is wrong. With a margin m, also
+    triplet_accuracy_margin, the share with d(a, p) + m < d(a, n). Intervals are over rows.
 
     Args:
         embeddings: of shape (N, D).
@@ -178,8 +190,9 @@ def evaluate_tuples(
         similar: with pairs, whether each is the same, (T,).
         threshold: from `calibrate` on other data.
         distance: any distance of `tercet.distances`.
-        seed: of the bootstrap.
-        intervals: whether to bootstrap.
+        margin: of triplets, by which the negative has to be farther, at least 0.
+        seed: of what the intervals draw.
+        intervals: whether to have any.
         folds: with pairs, the fold of each, (T,): adds accuracy_folds and the like, see `folds.by_folds`.
         probability: fitted on other data, to be judged here.
 
@@ -187,24 +200,36 @@ def evaluate_tuples(
         InputError: shapes that do not fit, rows outside the embeddings, pairs without `similar`, folds of triplets.
     """
     pairs = given_pairs(embeddings, tuples, similar, distance)
+    _check_margin(margin, pairs)
     figures: dict[str, np.ndarray] = {}
     counts: Metrics = {"n_items": len(np.unique(np.concatenate([pairs.left, pairs.right])))}
     if pairs.unit == "triplet":
         positive, negative = pairs.distance.reshape(2, -1)
         figures["triplet_accuracy"] = (positive < negative).astype(np.float64)
+        if margin is not None:
+            figures["triplet_accuracy_margin"] = (positive.astype(np.float64) + margin < negative).astype(np.float64)
         counts["n_triplets"] = len(positive)
     if folds is not None and pairs.unit == "triplet":
         raise InputError("folds belong to pairs that are marked as the same or not; these are triplets.")
     of_folds, untold = by_folds(pairs, folds) if folds is not None else ({}, {})
-    rows = np.arange(len(pairs.distance) // 2)
+    rows = np.arange(len(tuples))
     metrics = {name: float(values.mean()) if len(values) else None for name, values in figures.items()}
     of_rows = Evaluation(
         metrics=metrics | counts | of_folds,
         missing={name: "there are no triplets" for name, value in metrics.items() if value is None} | untold,
-        intervals=mean_intervals(figures, rows, seed=seed) if intervals else {},
-        settings={"distance": resolve(distance).name, "seed": seed},
+        intervals=mean_intervals(figures, rows) if intervals else {},
+        settings={"distance": resolve(distance).name, "seed": seed} | ({} if margin is None else {"margin": margin}),
     )
     return with_verification(of_rows, pairs, threshold, seed, intervals, probability)
+
+
+def _check_margin(margin: float | None, pairs: Pairs) -> None:
+    if margin is None:
+        return
+    if pairs.unit != "triplet":
+        raise InputError("margin is for triplets, and these are pairs; leave it out.")
+    if not (math.isfinite(margin) and margin >= 0):
+        raise InputError(f"margin is {margin}; allowed is a number of at least 0.")
 
 
 def with_verification(
@@ -214,7 +239,7 @@ def with_verification(
     """Add what pairs tell to what was found from queries or triplets."""
     verified = verification(pairs, threshold)
     intervals = intervals and verified.roc is not None
-    ends = verification_intervals(pairs, threshold, seed=seed) if intervals else {}
+    ends = verification_intervals(pairs, threshold, estimates=verified.metrics, seed=seed) if intervals else {}
     n_same, n_different = pairs.curve.n_same, pairs.curve.n_different
     counts = {"n_pairs": n_same + n_different, "n_same_pairs": n_same, "n_different_pairs": n_different}
     judged, table = _judged(pairs, probability) if verified.roc is not None else ({}, [])
@@ -245,18 +270,18 @@ def _judged(pairs: Pairs, probability: Probability | None) -> tuple[Metrics, lis
 
 
 def _told(ends: dict[str, tuple[float, float]], pairs: Pairs) -> dict[str, tuple[float, float]]:
-    """The intervals but for a FAR that is too small for the part of the pairs that was resampled."""
+    """The intervals but for a FAR that is too small for the part of the pairs that was looked at."""
     if len(pairs.same) <= MOST_PAIRS:
         return ends
     too_small = {tar_name(rate) for rate in FARS if not resolves(MOST_PAIRS // 2, rate)}
     return {name: pair for name, pair in ends.items() if name not in too_small}
 
 
-def _thirds(found: Retrieval, class_sizes: np.ndarray | None, seed: int) -> Thirds:
+def _thirds(found: Retrieval, class_sizes: np.ndarray | None, rivals: Rivals | None) -> Thirds:
     if class_sizes is not None:
-        return by_thirds(found, class_sizes[found.query_rows], "the training data", seed)
+        return by_thirds(found, class_sizes[found.query_rows], "the training data", rivals)
     counted = np.bincount(found.query_classes) if len(found.query_classes) else np.zeros(0, dtype=np.int64)
-    return by_thirds(found, counted[found.query_classes], "the evaluated data", seed)
+    return by_thirds(found, counted[found.query_classes], "the evaluated data", rivals)
 
 
 def _retrieval_metrics(found: Retrieval) -> tuple[Metrics, dict[str, str]]:
@@ -321,9 +346,22 @@ def _pair_notes(pairs: Pairs, intervals: bool) -> list[str]:
             f"{pairs.n_different_total:,} different ones, drawn at random; the hardest pairs are among these."
         )
     if intervals and len(np.unique(np.stack([pairs.left_unit, pairs.right_unit]))) < FEWEST_UNITS:
-        notes.append(f"No intervals: a bootstrap over each {pairs.unit} needs at least {FEWEST_UNITS} of them.")
-    elif intervals and len(pairs.same) > MOST_PAIRS:
-        notes.append(f"Intervals of verification are resampled on {MOST_PAIRS:,} of the pairs.")
+        notes.append(f"No intervals: they are over each {pairs.unit} and need at least {FEWEST_UNITS} of them.")
+    elif intervals:
+        notes += _interval_notes(pairs)
+    return notes
+
+
+def _interval_notes(pairs: Pairs) -> list[str]:
+    notes = []
+    n_units = len(np.unique(np.stack([pairs.left_unit, pairs.right_unit])))
+    if n_units < FEW_UNITS:
+        notes.append(
+            f"Intervals are over {n_units} {pairs.unit.replace('class', 'classe')}s; of fewer than {FEW_UNITS}, and of "
+            "rates near 0 or 1, they hold the truth less often than 95 times in 100."
+        )
+    if len(pairs.same) > MOST_PAIRS:
+        notes.append(f"Intervals of verification are from {MOST_PAIRS:,} of the pairs.")
     return notes
 
 

@@ -1,100 +1,172 @@
-"""Confidence intervals by a percentile bootstrap over classes.
+"""95 % intervals that hold for new classes, from the variance between classes.
 
-Photographs of one person resemble each other: drawing single items, or single pairs, again would count as
-evidence what is repetition, and give intervals far too narrow. The class (the identity) is the honest unit:
-a replicate draws as many classes as there are, with replacement, and class c then counts w_c times. For data
-that came as pairs or triplets, which have no classes, the unit is the row.
+Photographs of one person resemble each other: counting single items, or single pairs, as evidence would count what is
+repetition, and give intervals far too narrow. The class (the identity) is the honest unit; for data that came as pairs
+or triplets, which have no classes, it is the row. What the figure would have been with other classes is estimated from
+what each class contributes to it (`contributions.py`), and the interval is Student's on the logit scale, so that its
+ends are rates as well:
 
-Weights of a pair in a replicate: a different pair of classes c and d is there w_c · w_d times. A same pair
-of class c is there w_c times: each copy of the class is a person of its own, whose pairs are drawn with it;
-the pairs *between* two copies are neither honestly same nor different, and are left out.
-For retrieval, queries of class c weigh w_c, among an unchanged set of other items.
+    logit(low, high) = logit(T) ∓ t(C - 1) sqrt(V) / (T (1 - T))
+
+benchmarks/coverage.py counts how often such an interval holds the truth; docs/intervals.md has the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tercet.errors import InputError
+from tercet.evaluation.contributions import Contributions
+from tercet.evaluation.operating import pair_contributions
 from tercet.evaluation.pairs import Pairs
-from tercet.evaluation.verification import curve_metrics, threshold_metrics
+from tercet.evaluation.rivals import Rivals
 
-REPLICATES = 200
-MOST_PAIRS = 100_000
+MOST_PAIRS = 1_000_000
 FEWEST_UNITS = 3
-LEVELS = (2.5, 97.5)
+FEW_UNITS = 20  # below, and near 0 or 1, intervals hold the truth less often than they say; see docs/intervals.md
+LEVEL = 0.95
+SHARED = 0.5
+"""How much of what two classes share is taken off for retrieval: between the whole, which is right where each confusion
+is one of two classes, and nothing, which is never too little."""
 
 Interval = tuple[float, float]
 
 
 def mean_intervals(
-    figures: Mapping[str, np.ndarray], units: np.ndarray, *, seed: int = 0, replicates: int = REPLICATES
+    figures: Mapping[str, np.ndarray], units: np.ndarray, *, rivals: Rivals | None = None
 ) -> dict[str, Interval]:
     """95 % intervals of the mean of each figure, over Q queries (or triplets) of the given units.
 
+    Rates get an interval within [0, 1]; a figure with a value outside gets T ∓ t(C - 1) sqrt(V). Time O(Q) a figure.
+
     Args:
         figures: by name, one value per query, (Q,).
-        units: the class of each query, or the number of the row, (Q,).
-        seed: of the replicates.
-        replicates: how many.
+        units: the class of each query as a code, or the number of the row, (Q,).
+        rivals: of the same queries, with codes of the same numbering; without them a class is held to account for
+            its own queries alone, and intervals of retrieval are too narrow.
 
     Returns:
         by name (low, high); empty with fewer than 3 units.
     """
-    if not figures or len(np.unique(units)) < FEWEST_UNITS:
+    n_units = len(np.unique(units))
+    if not figures or n_units < FEWEST_UNITS:
         return {}
-    units = np.unique(units, return_inverse=True)[1].reshape(-1)
-    stacked = np.stack(list(figures.values()))  # (figures, Q)
+    met = units if rivals is None else np.concatenate([units, rivals.rival])
+    found = {}
+    for name, values in figures.items():
+        own = mean_contributions(name, values, units, rivals).among(np.unique(met))
+        variance = own.variance(len(np.unique(met)), SHARED)
+        is_rate = bool(values.min() >= 0 and values.max() <= 1)
+        found[name] = interval_of(float(values.mean()), variance, n_units, is_rate)
+    return found
 
-    def means(multiplicity: np.ndarray) -> dict[str, float]:
-        weights = multiplicity[units]
-        return dict(zip(figures, (stacked @ weights / weights.sum()).tolist(), strict=True))
 
-    return _intervals(means, int(units.max()) + 1, seed, replicates)
+def mean_contributions(name: str, values: np.ndarray, units: np.ndarray, rivals: Rivals | None = None) -> Contributions:
+    """What each class contributes to the mean of a figure, of Q queries of the given units.
+
+    Class c: sum over its queries of (y - mean) / Q, less what other queries would gain without it, over Q.
+    """
+    kept = Contributions(units, units, (values - values.mean()) / len(values))
+    if rivals is None or name not in rivals.gain:
+        return kept
+    gain = rivals.gain[name] / (len(values) * rivals.drawn)
+    # A query's value is what it would be without its rivals, owed to its own class, less what these take, owed to both.
+    back = Contributions(rivals.own, rivals.own, gain, rivals.query, rivals.drawn)
+    taken = Contributions(rivals.own, rivals.rival, -gain, rivals.query, rivals.drawn)
+    return Contributions.joined([kept, back, taken], [1, 1, 1])
 
 
 def verification_intervals(
     pairs: Pairs,
     threshold: float | None = None,
     *,
+    estimates: Mapping[str, float | None] | None = None,
     seed: int = 0,
-    replicates: int = REPLICATES,
     most_pairs: int = MOST_PAIRS,
 ) -> dict[str, Interval]:
-    """95 % intervals of auc, eer, tar_at_far_… and, with a threshold, of accuracy, far and frr.
+    """95 % intervals of auc, eer, tar_at_far_… and, with a threshold, of the accuracies, far and frr.
 
-    More than `most_pairs` pairs are resampled on a seeded part of that size, half of it same pairs where
-    there are so many. Time O(P log P + replicates · P) for that P. Empty with fewer than 3 units, or where
-    no replicate has pairs of both kinds.
+    Of more than `most_pairs` pairs a seeded part of that size is looked at, half of it same pairs where there are so
+    many. Time O(P log P) for that P. Empty with fewer than 3 units, or without pairs of both kinds.
+
+    Args:
+        pairs: of classes, or given.
+        threshold: see `verification.threshold_metrics`.
+        estimates: the figures themselves, where they were measured on more pairs than these.
+        seed: of the part.
+        most_pairs: looked at.
     """
-    part = pairs.part(_resampled(pairs, most_pairs, seed))
-    distance, same = part.distance, part.same
-    units, ids = np.unique(np.stack([part.left_unit, part.right_unit]), return_inverse=True)
-    left, right = ids.reshape(2, -1)
-    if len(units) < FEWEST_UNITS:
+    part = pairs.part(_looked_at(pairs, most_pairs, seed))
+    units = np.unique(np.stack([part.left_unit, part.right_unit]))
+    if len(units) < FEWEST_UNITS or part.same.all() or not part.same.any():
         return {}
-    within = left == right
-    ends = np.append(np.flatnonzero(np.diff(distance)), len(distance) - 1)  # the last of each run of ties
-
-    def metrics(multiplicity: np.ndarray) -> dict[str, float] | None:
-        weights = multiplicity[left] * np.where(within, 1.0, multiplicity[right])
-        accepted_same = np.cumsum(weights * same)[ends]
-        accepted_different = np.cumsum(weights * ~same)[ends]
-        if not accepted_same[-1] or not accepted_different[-1]:
-            return None
-        tar = np.append(0.0, accepted_same / accepted_same[-1])
-        far = np.append(0.0, accepted_different / accepted_different[-1])
-        found = curve_metrics(far, tar)
-        if threshold is not None:
-            found |= threshold_metrics(part, threshold, weights)
-        return found
-
-    return _intervals(metrics, len(units), seed, replicates)
+    found = {}
+    for name, (own, contributions) in pair_contributions(part, threshold).items():
+        given = None if estimates is None else estimates.get(name)
+        found[name] = interval_of(
+            own if given is None else given, contributions.among(units).variance(len(units)), len(units)
+        )
+    return found
 
 
-def _resampled(pairs: Pairs, most_pairs: int, seed: int) -> np.ndarray:
-    """Which pairs to resample on, in the order of their distance."""
+def interval_of(estimate: float, variance: float, n_units: int, is_rate: bool = True) -> Interval:
+    """The 95 % interval of a figure of so many units: Student's t, of a rate on the logit scale.
+
+    A rate of 0 or 1, or one that no unit differs in, shows no variance, which is not to say that there is none: it
+    gets Wilson's interval for C units that all agree.
+    """
+    quantile = quantile_of(n_units - 1)
+    if not is_rate:
+        half = quantile * math.sqrt(variance)
+        return estimate - half, estimate + half
+    inside = estimate * (1 - estimate)
+    if inside <= 0 or variance <= 0:
+        return _wilson(min(max(estimate, 0.0), 1.0), n_units, quantile)
+    middle, half = math.log(estimate / (1 - estimate)), quantile * math.sqrt(variance) / inside
+    return _logistic(middle - half), _logistic(middle + half)
+
+
+def interval_over_seeds(values: Sequence[float]) -> Interval | None:
+    """The 95 % interval of the mean of a figure over trainings with other seeds, by Student's t; None of one value.
+
+    mean ∓ t(n - 1) s / sqrt(n). It says what another seed would give on the same data, and nothing of other classes.
+
+    Raises:
+        InputError: no values, or one that is not finite.
+    """
+    if not len(values) or not all(math.isfinite(value) for value in values):
+        raise InputError(f"values must be finite numbers, one for each seed; given {list(values)!r}.")
+    if len(values) == 1:
+        return None
+    mean = statistics.fmean(values)
+    half = quantile_of(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def quantile_of(degrees: int) -> float:
+    """Student's t that 95 % of the deviations stay within, of so many degrees of freedom."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, degrees))
+
+
+def _wilson(rate: float, n: int, quantile: float) -> Interval:
+    square = quantile**2 / n
+    middle = (rate + square / 2) / (1 + square)
+    half = math.sqrt(rate * (1 - rate) * square + square**2 / 4) / (1 + square)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
+
+
+def _looked_at(pairs: Pairs, most_pairs: int, seed: int) -> np.ndarray:
+    """Which pairs to look at, in the order of their distance."""
     rows = np.arange(len(pairs.distance))
     if len(rows) > most_pairs:
         rng = np.random.default_rng((seed, 1))
@@ -107,15 +179,3 @@ def _resampled(pairs: Pairs, most_pairs: int, seed: int) -> np.ndarray:
             ]
         )
     return rows[np.argsort(pairs.distance[rows], kind="stable")]
-
-
-def _intervals(
-    metrics: Callable[[np.ndarray], dict[str, float] | None], n_units: int, seed: int, replicates: int
-) -> dict[str, Interval]:
-    rng = np.random.default_rng((seed, 2))
-    drawn = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=replicates).astype(np.float64)
-    found = [values for values in map(metrics, drawn) if values is not None]
-    if not found:
-        return {}
-    low, high = np.percentile([list(values.values()) for values in found], LEVELS, axis=0).tolist()
-    return {name: (low[i], high[i]) for i, name in enumerate(found[0])}

@@ -43,7 +43,7 @@ class Pairs:
         same: (P,) bool.
         left: row of one item, (P,) int64.
         right: row of the other.
-        left_unit: what is drawn as a whole in a bootstrap, (P,) int64: the class of the left item, or the
+        left_unit: what intervals are over, (P,) int64: the class of the left item, or the
             number of the given pair or triplet.
         right_unit: the same of the right item.
         unit: "class", "pair" or "triplet".

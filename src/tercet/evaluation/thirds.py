@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tercet.evaluation.intervals import Interval, mean_intervals
 from tercet.evaluation.retrieval import Retrieval
+from tercet.evaluation.rivals import Rivals
 
 THIRDS = ("rare", "middle", "common")
 FIGURES = ("recall_at_1", "map_at_r")
@@ -32,8 +33,8 @@ class Thirds:
     note: str | None = None
 
 
-def by_thirds(found: Retrieval, sizes: np.ndarray, where: str, seed: int = 0) -> Thirds:
-    """Recall@1 and MAP@R by thirds of the classes, and their intervals by a bootstrap over the classes of each.
+def by_thirds(found: Retrieval, sizes: np.ndarray, where: str, rivals: Rivals | None = None) -> Thirds:
+    """Recall@1 and MAP@R by thirds of the classes, and their intervals over the classes of each.
 
     Of C classes with queries, one with a smaller ones and b of its own size is in third floor(3 (a + b / 2) / C), so
     that classes of one size are never parted. A third without a class is left out.
@@ -42,7 +43,7 @@ def by_thirds(found: Retrieval, sizes: np.ndarray, where: str, seed: int = 0) ->
         found: figures of Q queries.
         sizes: of each query's class, (Q,), counted wherever sampling matters.
         where: what the sizes were counted in, such as "the training data".
-        seed: of the bootstrap.
+        rivals: of the queries, for the intervals.
     """
     if not len(sizes) or sizes.max() <= UNLIKE * sizes.min():
         return Thirds()
@@ -58,12 +59,19 @@ def by_thirds(found: Retrieval, sizes: np.ndarray, where: str, seed: int = 0) ->
             continue
         own = {f"{figure}_{name}": values[inside] for figure, values in figures.items()}
         metrics |= {figure: float(values.mean()) for figure, values in own.items()}
-        intervals |= mean_intervals(own, found.query_classes[inside], seed=seed)
+        intervals |= mean_intervals(own, found.query_classes[inside], rivals=_of_third(rivals, inside, name))
         parts.append({
             "name": name, "smallest": int(sizes[inside].min()), "largest": int(sizes[inside].max()),
             "classes": len(np.unique(found.query_classes[inside])), "queries": int(inside.sum()),
         })  # fmt: skip
     return Thirds(metrics, intervals, parts, _in_words(parts, where))
+
+
+def _of_third(rivals: Rivals | None, inside: np.ndarray, third: str) -> Rivals | None:
+    if rivals is None:
+        return None
+    part = rivals.of_queries(inside)
+    return replace(part, gain={f"{figure}_{third}": gain for figure, gain in part.gain.items()})
 
 
 def _third_of(sizes: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from tercet.evaluation import (
     all_pairs,
     evaluate_across,
     evaluate_embeddings,
+    evaluate_scores,
     evaluate_tuples,
     given_pairs,
     pairs_across,
@@ -77,23 +78,47 @@ def class_sizes(records: Records) -> dict[str, int]:
     return {name: int(count) for name, count in zip(records.classes, counts, strict=True)}
 
 
-def evaluate_vectors(
-    vectors: np.ndarray, records: Records, distance: Any, threshold: float | None, intervals: bool,
-    trained: Mapping[str, int] | None = None, probability: Probability | None = None, folds: Any = None,
-    searched: Searched | None = None,
-) -> Evaluation:  # fmt: skip
-    """The evaluation that the records' form asks for, of embeddings of shape (N, D), searched as is said.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What an evaluation goes by beside embeddings, items and distance.
 
-    Figures by size of class go by `trained`, the `class_sizes` of the training data, where these hold every class.
+    Attributes:
+        threshold: up to which a pair is the same, calibrated on other data.
+        probability: of being the same by the distance, fitted on other data.
+        trained: the `class_sizes` of the training data, by which figures by size of class go where it holds them all.
+        folds: of marked pairs, the fold of each, (T,).
+        margin: of triplets, by which the negative has to be farther.
+        searched: how to search.
     """
-    if folds is not None and records.form != "marked-pairs":
+
+    threshold: float | None = None
+    probability: Probability | None = None
+    trained: Mapping[str, int] | None = None
+    folds: Any = None
+    margin: float | None = None
+    searched: Searched = field(default_factory=Searched)
+
+    def of_raw(self, gallery: np.ndarray | None) -> Asked:
+        """The same of the raw inputs, whose distances are of another scale, and their gallery."""
+        searched = replace(self.searched, gallery_vectors=gallery, progress=None)
+        return replace(self, threshold=None, probability=None, margin=None, searched=searched)
+
+
+USUAL = Asked()
+
+
+def evaluate_vectors(
+    vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL, *, intervals: bool = True
+) -> Evaluation:
+    """The evaluation that the records' form asks for, of embeddings of shape (N, D)."""
+    if asked.folds is not None and records.form != "marked-pairs":
         raise InputError(
             f"folds belong to pairs that are marked as the same or not; {records.source} holds "
             f"{records.form.replace('-', ' ')}."
         )
-    settings: dict[str, Any] = {"threshold": threshold, "distance": distance, "intervals": intervals,
-                                "probability": probability}  # fmt: skip
-    searched = searched or Searched()
+    settings: dict[str, Any] = {"threshold": asked.threshold, "distance": distance, "intervals": intervals,
+                                "probability": asked.probability}  # fmt: skip
+    searched, trained = asked.searched, asked.trained
     if records.kind == SIDES:
         _check_no_search(records, searched)
         settings["ks"] = searched.ks
@@ -115,7 +140,9 @@ def evaluate_vectors(
     if searched.ks != USUAL_KS:
         raise DataError(f"{records.source} holds {records.form}; ks are for data with labels, which is searched.")
     assert records.tuples is not None
-    return evaluate_tuples(vectors, records.tuples, records.similar, folds=folds, **settings)
+    if records.scores is not None:
+        return evaluate_scores(vectors, records.tuples, records.scores, distance=distance, intervals=intervals)
+    return evaluate_tuples(vectors, records.tuples, records.similar, margin=asked.margin, folds=asked.folds, **settings)
 
 
 def _check_no_gallery(records: Records, searched: Searched) -> None:
@@ -149,19 +176,24 @@ def _most_pairs(intervals: bool) -> int | None:
     return None if intervals else MOST_PAIRS_WHILE_TRAINING
 
 
-def assess(
-    vectors: np.ndarray, records: Records, distance: Any, threshold: float | None,
-    trained: Mapping[str, int] | None = None, probability: Probability | None = None, folds: Any = None,
-    searched: Searched | None = None,
-) -> Assessment:  # fmt: skip
-    """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes.
-
-    `probability` was fitted on other data; `folds` are those of marked pairs, (T,).
-    """
-    evaluation = evaluate_vectors(vectors, records, distance, threshold, True, trained, probability, folds, searched)
-    gallery = None if searched is None or searched.gallery is None else searched.gallery.records
+def assess(vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL) -> Assessment:
+    """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes."""
+    evaluation = evaluate_vectors(vectors, records, distance, asked)
+    gallery = None if asked.searched.gallery is None else asked.searched.gallery.records
     of = records.count() if gallery is None else f"{records.count()}, searched for in {gallery.count()}"
     return Assessment(evaluation, of, _shown(evaluation, records, gallery))
+
+
+def check_extras(records: Records, clustering: bool, margin: float | None) -> None:
+    """Refuse what is asked for beside the usual figures where the data has no such thing.
+
+    Raises:
+        InputError: clusters of items without labels, or a margin without triplets.
+    """
+    if clustering and records.form != "labels":
+        raise InputError(f"clustering is for items with labels; {records.source} holds {records.count()}.")
+    if margin is not None and records.form != "triplets":
+        raise InputError(f"margin is for triplets; {records.source} holds {records.count()}.")
 
 
 def has_raw(records: Records) -> bool:
@@ -169,9 +201,7 @@ def has_raw(records: Records) -> bool:
     return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
 
 
-def assess_raw(
-    data: Readable, trained: Mapping[str, int] | None = None, folds: Any = None, searched: Searched | None = None
-) -> Assessment:
+def assess_raw(data: Readable, asked: Asked = USUAL) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves, without any learning.
 
     Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
@@ -180,12 +210,10 @@ def assess_raw(
     kind = _raw_kind(data.records)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
-    datas = [data] if searched is None or searched.gallery is None else [data, searched.gallery]
-    vectors = _raw_vectors(datas)
-    if searched is not None and searched.gallery is not None:
-        searched = replace(searched, gallery_vectors=vectors[len(data.records) :])
-    own = vectors[: len(data.records)]
-    found = assess(own, data.records, distance, None, trained, folds=folds, searched=searched)
+    gallery = asked.searched.gallery
+    vectors = _raw_vectors([data] if gallery is None else [data, gallery])
+    n_own = len(data.records)
+    found = assess(vectors[:n_own], data.records, distance, asked.of_raw(None if gallery is None else vectors[n_own:]))
     return replace(found, data=f"{words}, {distance} distance, on {found.data}")
 
 

@@ -22,6 +22,7 @@ def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
     """Training and validation records, said aloud; part of the source is held out where no validation is given."""
     has_views = request.batch.views > 1
     records = read_source(request.source, request.data, not has_views or request.data.form == "labels")
+    _refuse_scores(records)
     records = as_items(records) if has_views else records
     reporter.say(f"training data: {records.description}")
     for one in records.skipped[:3]:
@@ -44,12 +45,23 @@ def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
         held = _read_labels_or_items(validation, request.data)
     else:
         held = read_source(validation, request.data)
+    _refuse_scores(held)
     if (held.kind, held.columns) != (records.kind, records.columns):
         raise DataError(
             f"the validation data ({held.description}) is not like the training data ({records.description})."
         )
     reporter.say(f"validation data: {held.description}")
     return records, held
+
+
+def _refuse_scores(records: Records) -> None:
+    """Scores order pairs, and no loss here learns an order."""
+    if records.form == "scored-pairs":
+        raise DataError(
+            f"{records.source} scores how alike pairs are ({records.description}), which can be evaluated on but not "
+            "trained or validated on. To train on it, decide which pairs are alike: a column similar with 1 and 0 and "
+            "--form marked-pairs --label similar; or keep the rows that are alike alone, and say --form pairs."
+        )
 
 
 def _read_labels_or_items(source: Any, options: DataOptions) -> Records:

@@ -255,7 +255,7 @@ class Training:
     def _measured(self, vectors: np.ndarray) -> dict[str, float | None]:
         """The figures of the validation data."""
         distance = make_distance(self.config.loss, state_of(self.loss))
-        metrics = evaluate_vectors(vectors, self.held.records, distance, None, intervals=False).metrics
+        metrics = evaluate_vectors(vectors, self.held.records, distance, intervals=False).metrics
         if self.selection == "loss":
             return {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
         return metrics

@@ -21,7 +21,7 @@ from tercet.data.sides import SIDES
 from tercet.encoders.options import TowersOptions
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.losses.base import BatchLoss
-from tercet.training.assessment import SELECTIONS, Assessment, assess, class_sizes, pairs_of
+from tercet.training.assessment import SELECTIONS, Asked, Assessment, assess, class_sizes, pairs_of
 from tercet.training.batches.curriculum import SCORES_FILE, keep_scores
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.towers import choose_towers
@@ -352,7 +352,8 @@ def _calibrated_assessment(
     pairs = pairs_of(vectors, records, distance)
     calibration = calibrated_or_warned(pairs, config.training.threshold_target, "validation data", reporter)
     write_calibration(folder, calibration)
-    found = assess(vectors, records, distance, calibration.threshold, read_class_sizes(folder))
+    asked = Asked(threshold=calibration.threshold, trained=read_class_sizes(folder))
+    found = assess(vectors, records, distance, asked)
     return held.told(found) if isinstance(held, HeldViews) else found
 
 

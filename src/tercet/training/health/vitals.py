@@ -15,6 +15,7 @@ from tercet.collectives import ALONE, Ranks
 from tercet.data.randomness import keyed
 from tercet.distances import Distance
 from tercet.encoders.base import Encoder
+from tercet.evaluation.geometry import effective_rank
 from tercet.losses.base import BatchLoss
 from tercet.training.batches.supervision import Batch, Labelled, Statistics, Supervision
 from tercet.training.step.shared import gather_norms
@@ -97,19 +98,6 @@ def sample(items: int, labels: np.ndarray | None, generator: np.random.Generator
     rank = {code: number for number, code in enumerate(first)}
     whole = np.argsort([rank[code] for code in codes[few].tolist()], kind="stable")
     return np.sort(order[few[whole][:SAMPLE]])
-
-
-def effective_rank(rows: Tensor) -> float:
-    """exp(H(sigma / sum sigma)) of the singular values of centred rows, of shape (S, D) (Roy and Vetterli 2007, eq. 3).
-
-    From 1, all on a line, to min(S - 1, D); 1 where all rows are one.
-    """
-    centred = (rows - rows.mean(dim=0)).double()
-    values = torch.linalg.svdvals(centred)
-    total = values.sum()
-    if total == 0:
-        return 1.0
-    return float(torch.special.entr(values / total).sum().exp())
 
 
 def composition(batch: Batch) -> Statistics:
