@@ -42,11 +42,11 @@ def write_images(folder: Path, classes: range, samples: int = 6, size: int = 24)
     return folder
 
 
-def killed_at(step: int, words: list[str]) -> subprocess.CompletedProcess:
+def killed_at(step: int, words: list[str], threads: int = 2) -> subprocess.CompletedProcess:
     """The command line in a process of its own, ended by SIGKILL once it has recorded this step, if it comes to it."""
     code = (
         "import os, signal, torch, tercet.cli\n"
-        "torch.set_num_threads(2)\n"  # as here: sums over more threads round otherwise
+        f"torch.set_num_threads({threads})\n"  # as here: sums over more threads round otherwise
         "from tercet.training.folder.history import History\n"
         "add = History.add\n"
         "def kill(self, step, figures):\n"

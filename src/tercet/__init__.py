@@ -24,6 +24,7 @@ _HOME = {
     "diagnose": "tercet.run",
     "mine": "tercet.run",
     "tune": "tercet.training.tuning.search",
+    "benchmark": "tercet.training.benchmark.protocol",
     "TripletLoss": "tercet.losses",
     "PerClassMargin": "tercet.losses",
     "ContrastiveLoss": "tercet.losses",
@@ -45,7 +46,7 @@ _HOME = {
 }
 
 __all__ = [
-    "train", "Run", "load", "evaluate", "embed", "compare", "diagnose", "mine", "tune",
+    "train", "Run", "load", "evaluate", "embed", "compare", "diagnose", "mine", "tune", "benchmark",
     "TripletLoss", "PerClassMargin", "ContrastiveLoss", "InfoNCE", "SupConLoss", "ClipLoss", "triplet_margin_loss",
     "Euclidean", "SquaredEuclidean", "Cosine", "Manhattan", "Minkowski", "Chebyshev", "Jaccard", "Mahalanobis",
     "LMNN", "LMNNClassifier", "TripletEmbedder",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         triplet_margin_loss,
     )
     from tercet.run import Run, compare, diagnose, embed, evaluate, load, mine, train
+    from tercet.training.benchmark.protocol import benchmark
     from tercet.training.tuning.search import tune
 
 

@@ -401,7 +401,7 @@ class Run:
             approximate: search through faiss, for very large sets; only figures of the k nearest are to be had.
             by_class: a CSV to write the figures of each class and group to.
             reporter: shows progress.
-            **options: how to read the data: kind, form, label, columns, root.
+            **options: how to read the data: kind, form, label, columns, root; layout and part of a data set's folder.
 
         Raises:
             DataError: nothing to evaluate with, or data that cannot be searched as asked for.
@@ -411,7 +411,7 @@ class Run:
         if groups is not None and (group is not None or group_from is not None):
             raise InputError("group and group_from say where groups are, and groups gives them; give one of them.")
         reporter = reporter or Reporter()
-        records = self.read(data, **options)
+        records = self.read(data, usual_part="test", **options)
         check_extras(records, clustering, margin)
         if records.form == "items":
             raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
@@ -509,7 +509,9 @@ class Run:
             raise InputError("group names a column and groups gives the groups themselves; give one of them.")
         rules = {name: options.pop(name) for name in field_names(MiningOptions) if name in options}
         for word in options:
-            check_choice("option", word, ("kind", "label", "columns", "root", *field_names(MiningOptions)))
+            check_choice(
+                "option", word, ("kind", "label", "columns", "root", "layout", "part", *field_names(MiningOptions))
+            )
         records = self.read(data, form="labels", **options)
         loss = self.config.loss
         return mine_records(
@@ -524,9 +526,9 @@ class Run:
         """What was wrong with the training, with evidence and remedies; see `diagnose`."""
         return diagnose(self)
 
-    def read(self, data: Any, *, labelled: bool = True, **options: Any) -> Records:
+    def read(self, data: Any, *, labelled: bool = True, usual_part: str = "train", **options: Any) -> Records:
         """Records of data in the form that the run was trained on, as far as the data leaves that open."""
-        allowed = ("kind", "form", "label", "columns", "root")
+        allowed = ("kind", "form", "label", "columns", "root", "layout", "part")
         for word in options:
             check_choice("option", word, allowed)
         trained = self.config.data
@@ -537,7 +539,7 @@ class Run:
         if self.sides:
             own |= {"form": "pairs", "towers": "separate"}
         merged = DataOptions(**own | {key: value for key, value in options.items() if value is not None})
-        records = read_source(data, merged, labelled)
+        records = read_source(data, merged, labelled, usual_part)
         wanted = SIDES if self.sides else trained.kind or "tensor"
         if records.kind != wanted:
             raise DataError(f"{records.source} holds {records.kind} data, and this run was trained on {wanted} data.")

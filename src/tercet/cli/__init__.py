@@ -18,6 +18,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "train": "train an embedding on a folder of classes or a table",
     "tune": "try margin, mining and learning rate on validation, and say what was found",
+    "benchmark": "compare losses on classes never seen, each at its best, with intervals",
     "evaluate": "measure a run on data it never saw",
     "compare": "is one run better than another, and more than chance explains?",
     "embed": "write the embeddings of items to a Parquet file",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from tercet.data.wishes import LayoutName
+
 if TYPE_CHECKING:
     from tercet.training.reporter import Reporter
 
@@ -55,6 +57,12 @@ class ReadOptions:
 
     root: str | None = None
     """The folder that paths in a table start from; the table's own folder when left open."""
+
+    layout: LayoutName | None = None
+    """The data set that a folder is of; found out, where labels are needed, when left open."""
+
+    part: str | None = None
+    """With the folder of a data set: the part of it, such as test or query."""
 
 
 def show(text: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tercet.data.folders import read_folder, read_image, read_lines
+from tercet.data.layouts import LAYOUTS, find_layout, read_part
+from tercet.data.layouts import usual_part as usual_part_of
 from tercet.data.objects import read_objects
 from tercet.data.records import Records
 from tercet.data.tables import read_table
@@ -25,6 +28,9 @@ def read(
     root: str | Path | None = None,
     labelled: bool = True,
     towers: str | None = None,
+    layout: str | None = None,
+    part: str | None = None,
+    usual_part: str = "train",
 ) -> Records:
     """Records of a folder, a file or Python objects.
 
@@ -46,6 +52,10 @@ def read(
             plain.
         towers: whether the two columns of positive pairs are of one kind, whose items are encoded alike ("shared"), or
             two sides with an encoder each ("separate"); otherwise separate where one holds images and one texts.
+        layout: the data set that a folder is of, a name of `layouts.LAYOUTS`; otherwise found out where labels are
+            needed.
+        part: which part of it, such as "train" or "query".
+        usual_part: the part when none is named.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or line.
@@ -63,10 +73,30 @@ def read(
     labelled = labelled and form != "items"
     wishes = Wishes(kind, form, label, named, None if root is None else Path(root), labelled, towers)
     if isinstance(source, str | os.PathLike):
+        found = find_layout(source, layout) if layout or labelled else None
+        if found is not None:
+            return _read_layout(found, str(source), usual_part_of(found, part, usual_part), wishes)
+    if layout is not None or part is not None:
+        raise InputError(
+            f"{'part' if layout is None else 'layout'} is {(layout or part)!r}, which is for the folder of a data set; "
+            f"{source if isinstance(source, str | os.PathLike) else 'the source'} is none that is known: "
+            f"{', '.join(LAYOUTS)}."
+        )
+    if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), str(source), wishes)
     if towers is not None:
         raise InputError("towers is for a table with two columns of positive pairs; the source is no table.")
     return read_objects(source, wishes)
+
+
+def _read_layout(layout: str, source: str, part: str, wishes: Wishes) -> Records:
+    """Records of a part of a data set; what the user says of them must be so."""
+    _refuse_table_options(source, wishes)
+    records = read_part(layout, source, part).records
+    for option, wish, given in (("--kind", wishes.kind, records.kind), ("--form", wishes.form, records.form)):
+        if wish not in (None, given, "items"):
+            raise InputError(f"{option} is {wish!r}, and {records.description} holds {given}; leave it out.")
+    return replace(records, labels=None, classes=()) if wishes.form == "items" and records.form == "labels" else records
 
 
 def _read_path(path: Path, source: str, wishes: Wishes) -> Records:

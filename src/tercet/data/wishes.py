@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 KINDS = ("image", "text", "tabular")
 FORMS = ("labels", "triplets", "pairs", "marked-pairs", "scored-pairs", "items")
@@ -12,6 +13,10 @@ IMAGE_SUFFIXES = (
     ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",
 )  # fmt: skip
 TOWERS = ("shared", "separate")
+LayoutName = Literal[
+    "cub200", "cars196", "sop", "inshop", "market1501", "lfw", "omniglot", "stsb", "wikipedia-sections"
+]  # fmt: skip
+"""The names of `layouts.LAYOUTS`."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 

@@ -18,6 +18,7 @@ import tomli_w
 
 import tercet
 from tercet.data.options import Augmentation
+from tercet.data.wishes import LayoutName
 from tercet.encoders.options import (
     CustomOptions,
     EncoderOptions,
@@ -111,6 +112,12 @@ left open where one column holds images and the other texts, otherwise shared.""
 
     root: str | None = None
     """The folder that paths in a table start from; the table's own folder when left open."""
+
+    layout: LayoutName | None = None
+    """The data set that SOURCE is the folder of; found out when left open."""
+
+    part: str | None = None
+    """With the folder of a data set: the part of it, such as train or query; train when left open."""
 
     validation: str | None = None
     """Validation data, in the form of the training data; when left open, a part of SOURCE is held out."""

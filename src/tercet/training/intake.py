@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.layouts import LAYOUTS, find_layout
 from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.split import hold_out
@@ -38,14 +39,19 @@ def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
         reporter.say(f"no labels: what is alike is {request.batch.views} views of an item")
     validation = request.validation if request.validation is not None else request.data.validation
     if validation is None:
+        held_back = own_part(request, "validation")
+        if held_back is not None:
+            reporter.say(f"validation data: {held_back.description}")
+            return records, held_back
         train, held, sentence = hold_out(records, request.data.holdout, request.data.holdout_by, request.training.seed)
         reporter.say(f"validation data: {sentence}")
         return train, held
+    options = dataclasses.replace(request.data, layout=None, part=None)
     if records.form == "items":
-        held = _read_labels_or_items(validation, request.data)
+        held = _read_labels_or_items(validation, options)
     else:
-        held = read_source(validation, request.data)
-    _refuse_scores(held)
+        held = read_source(validation, options, usual_part="validation")
+        _refuse_scores(held)
     if (held.kind, held.columns) != (records.kind, records.columns):
         raise DataError(
             f"the validation data ({held.description}) is not like the training data ({records.description})."
@@ -64,6 +70,17 @@ def _refuse_scores(records: Records) -> None:
         )
 
 
+def own_part(request: Request, part: str) -> Records | None:
+    """A part that the data set itself has for this, where SOURCE is the folder of one and no other part is named."""
+    data = request.data
+    if not isinstance(request.source, (str, Path)) or data.part not in (None, "train") or data.form == "items":
+        return None
+    layout = find_layout(request.source, data.layout)
+    if layout is None or part not in LAYOUTS[layout].parts:
+        return None
+    return read_source(request.source, dataclasses.replace(data, layout=layout, part=part))
+
+
 def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
     """Validation data of a training without labels, which may have some."""
     records = as_items(read_source(source, dataclasses.replace(options, form=None), labelled=False))
@@ -75,13 +92,14 @@ def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
     return records
 
 
-def read_source(source: Any, options: DataOptions, labelled: bool = True) -> Records:
-    """Read a source with the options of a configuration, as far as they apply to it."""
+def read_source(source: Any, options: DataOptions, labelled: bool = True, usual_part: str = "train") -> Records:
+    """Read a source with the options of a configuration, as far as they apply to it; `usual_part` as of `read`."""
     is_table = isinstance(source, (str, Path)) and Path(source).is_file()
     table = options if is_table else DataOptions()
     return read(
         source, kind=options.kind, form=options.form, labelled=labelled,
         label=table.label, columns=table.columns, root=table.root, towers=options.towers,
+        layout=options.layout, part=options.part, usual_part=usual_part,
     )  # fmt: skip
 
 

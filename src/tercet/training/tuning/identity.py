@@ -22,13 +22,18 @@ SETTINGS_FILE = "settings.toml"
 
 def settings_of(request: Request, options: TuningOptions, train: Records, held: Records) -> dict[str, Any]:
     """What a tuning is made from, for settings.toml: it can be gone on with only as the same."""
+    return {**request_settings(request, train, held), "tuning": to_mapping(options)}
+
+
+def request_settings(request: Request, train: Records, held: Records) -> dict[str, Any]:
+    """A request as plain values, with a hash of what is trained on and of what is held out."""
     written: dict[str, Any] = {"source": train.source, "contents": _contents(train, held)}
     if request.custom_loss is not None:
         written["custom_loss"] = described(request.custom_loss)
     for group in _groups():
         written[group] = to_mapping(getattr(request, group))
     written["encoders"] = [{"kind": one.kind, **to_mapping(one)} for one in encoders_of(request, train)]
-    return {**written, "tuning": to_mapping(options)}
+    return written
 
 
 def read_settings(folder: Path) -> tuple[Request, TuningOptions] | None:
@@ -37,6 +42,11 @@ def read_settings(folder: Path) -> tuple[Request, TuningOptions] | None:
     if not path.exists():
         return None
     content = read_toml(path)
+    return request_of_settings(content, path), TuningOptions.of(content.get("tuning", {}))
+
+
+def request_of_settings(content: Mapping[str, Any], path: Path) -> Request:
+    """The request that `request_settings` was written of; `path` is where it was read."""
     groups: dict[str, Any] = {
         group: from_mapping(kind, content.get(group, {}), f"{path}: {group}", partial=True)
         for group, kind in _groups().items()
@@ -47,28 +57,25 @@ def read_settings(folder: Path) -> tuple[Request, TuningOptions] | None:
         kind = encoder.pop("kind", None)
         if kind in ENCODERS:
             encoders[kind] = from_mapping(ENCODERS[kind], encoder, f"{path}: encoders", partial=True)
-    request = Request(
-        source=content.get("source"), encoders=encoders, recorded_loss=content.get("custom_loss"), **groups
-    )
-    return request, TuningOptions.of(content.get("tuning", {}))
+    return Request(source=content.get("source"), encoders=encoders, recorded_loss=content.get("custom_loss"), **groups)
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Path, noun: str = "tuning") -> None:
     """Raise RunError if the folder holds anything."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
-            f"{folder} exists already. If it is a tuning, go on with it by adding --resume (from Python: resume=True); "
+            f"{folder} exists already. If it is a {noun}, go on with it by adding --resume (from Python: resume=True); "
             "otherwise choose another name."
         )
 
 
-def check_same(settings: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -> None:
-    """Raise ConfigError unless the tuning was started with these settings and on this data."""
+def check_same(settings: Mapping[str, Any], before: Mapping[str, Any], folder: Path, noun: str = "tuning") -> None:
+    """Raise ConfigError unless what is in the folder was started with these settings and on this data."""
     old, new = _flat(before), _flat(settings)
     if old.get("contents") != new.get("contents"):
         raise ConfigError(
             f"{folder} cannot be gone on with: its data, or what is held out of it, has changed since. Bring the data "
-            "back, or start a new tuning."
+            f"back, or start a new {noun}."
         )
     differing = [
         f"{name} was {old.get(name, 'left open')!r} and is now {new.get(name, 'left open')!r}"
@@ -78,7 +85,7 @@ def check_same(settings: Mapping[str, Any], before: Mapping[str, Any], folder: P
     if differing:
         raise ConfigError(
             f"{folder} can be gone on with by its own settings only: {'; '.join(differing)}. Leave these out, or start "
-            "a new tuning."
+            f"a new {noun}."
         )
 
 

@@ -34,7 +34,7 @@ from tercet.training.reporter import Advance, ConsoleReporter, Reporter
 from tercet.training.request import Request, base_request, make_request
 from tercet.training.tuning.comparison import Finalist, effects_of, finalists_of, ranked, verdict_of
 from tercet.training.tuning.identity import SETTINGS_FILE, check_free, check_same, read_settings, settings_of
-from tercet.training.tuning.options import TuningOptions
+from tercet.training.tuning.options import VALUES, TuningOptions
 from tercet.training.tuning.result import Tuning
 from tercet.training.tuning.space import (
     Rung,
@@ -128,7 +128,8 @@ def tune_request(request: Request, options: TuningOptions, folder: Path, resume:
             f"epochs is {request.training.epochs}, and a tuning counts in steps, which rungs can divide; give steps."
         )
     train, held = read_data(request, reporter)  # once for all: a trial's own seed would split them otherwise
-    request = with_penalty(request, options, train.form)
+    asked = {name for name, option in VALUES.items() if getattr(options, option) is not None}
+    request = with_penalty(request, asked, train.form)
     steps = request.training.steps or STEPS
     metric = _metric(request, options, held)
     space = space_of(request, options, train)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, InputError, TercetWarning
 from tercet.losses.base import BatchLoss
 from tercet.training.batches.towers import choose_towers
-from tercet.training.config import ENCODERS, RECIPE, LossOptions
+from tercet.training.config import ENCODERS, RECIPE, LossOptions, field_names, option_groups
 from tercet.training.objective.loss import completed, make_loss
 from tercet.training.objective.loss_checks import check_supervision
 from tercet.training.request import Request
@@ -91,13 +91,11 @@ def encoders_of(request: Request, train: Records) -> list[EncoderOptions]:
 
 def applied(request: Request, settings: Mapping[str, Any]) -> Request:
     """The request with one value for each setting that is tried."""
-    of_loss = {name: value for name, value in settings.items() if name != "learning_rate"}
-    of_training = {name: value for name, value in settings.items() if name == "learning_rate"}
-    return dataclasses.replace(
-        request,
-        loss=dataclasses.replace(request.loss, **of_loss),
-        training=dataclasses.replace(request.training, **of_training),
-    )
+    changed = {}
+    for group, options in option_groups().items():
+        own = {name: value for name, value in settings.items() if name in field_names(options)}
+        changed[group] = dataclasses.replace(getattr(request, group), **own)
+    return dataclasses.replace(request, **changed)
 
 
 def shown(value: Any) -> str:
@@ -133,6 +131,18 @@ def space_of(request: Request, options: TuningOptions, train: Records) -> Space:
         ConfigError: a value out of the distance's range, one that does not belong to the loss, or nothing to try.
         InputError: a value that does not go with the data or with the other settings.
     """
+    space = values_of(request, options, train)
+    if math.prod(map(len, space.values())) < 2:
+        raise ConfigError(
+            "there is nothing to choose from: every setting that belongs to the loss has one value. Leave "
+            f"{', '.join(sorted(name for name in VALUES if single(request, name) is not None)) or 'some'} open, or "
+            "give several values, such as 0.0003 and 0.001 for learning_rates."
+        )
+    return space
+
+
+def values_of(request: Request, options: TuningOptions, train: Records) -> Space:
+    """As `space_of`, and there may be nothing to choose from."""
     defaults = _defaults(request, train)
     space: Space = {}
     for name, values in VALUES.items():
@@ -144,26 +154,21 @@ def space_of(request: Request, options: TuningOptions, train: Records) -> Space:
             usable = tuple(value for value in defaults.get(name, ()) if _fault(request, train, name, value) is None)
             if usable:
                 space[name] = usable
-    if math.prod(map(len, space.values())) < 2:
-        raise ConfigError(
-            "there is nothing to choose from: every setting that belongs to the loss has one value. Leave "
-            f"{', '.join(sorted(name for name in VALUES if single(request, name) is not None)) or 'some'} open, or "
-            "give several values, such as 0.0003 and 0.001 for learning_rates."
-        )
     return space
 
 
-def with_penalty(request: Request, options: TuningOptions, form: str) -> Request:
+def with_penalty(request: Request, tried: Container[str], form: str) -> Request:
     """The request with the penalty that a triplet loss has by default, so that all trials have one.
 
-    It is the usual one (`RECIPE`), but hinge where margins or minings are to be tried, or one of them is given.
+    It is the usual one (`RECIPE`), but hinge where margin or mining is given, or was asked to be tried.
     """
     loss = request.loss
     ours = request.custom_loss is None and loss.loss in (None, "triplet") and form not in ("triplets", "marked-pairs")
     if not ours or loss.penalty is not None:
         return request
-    given = (loss.margin, loss.mining, request.training.mining_schedule, options.margins, options.minings)
-    penalty: Any = RECIPE["penalty"] if given == (None,) * len(given) else "hinge"
+    given = (loss.margin, loss.mining, request.training.mining_schedule)
+    classic = given != (None, None, None) or "margin" in tried or "mining" in tried
+    penalty: Any = "hinge" if classic else RECIPE["penalty"]
     return dataclasses.replace(request, loss=dataclasses.replace(loss, penalty=penalty))
 
 

@@ -169,5 +169,6 @@ def _failure(outcome: Outcome) -> str | None:
 def _read_trial(record: Path) -> Trial:
     content = json.loads(record.read_text(encoding="utf-8"))
     interval, settings = content.pop("interval"), content.pop("settings")
-    ordered = {name: settings[name] for name in VALUES if name in settings}  # JSON is written in order of the names
+    first = [name for name in VALUES if name in settings]  # JSON is written in order of the names
+    ordered = {name: settings[name] for name in dict.fromkeys((*first, *settings))}
     return Trial(**content, settings=ordered, interval=None if interval is None else (interval[0], interval[1]))
