@@ -29,6 +29,7 @@ def test_a_run_folder_holds_all_that_is_promised(image_run):
     assert names == {
         "model.safetensors", "config.toml", "metrics.json", "history.jsonl", "report.html", "summary.json",
         "classes.json", "fingerprints.safetensors", "encoder/assets.json", "evaluations/validation.json",
+        "maps/validation.json", "maps/validation.safetensors", "copies.json", "triplets.json",
         "checkpoints/step-00000003/state.safetensors", "checkpoints/step-00000003/progress.json",
         "checkpoints/step-00000006/state.safetensors", "checkpoints/step-00000006/progress.json",
     }  # fmt: skip

@@ -466,9 +466,14 @@ class Run:
             gallery_vectors=self.model.encode(readable.loader, np.arange(len(readable.records)), reporter),
         )
 
-    def report(self) -> Path:
-        """Write report.html anew from the run folder; the path of it."""
-        return write_report(self.path)
+    def report(self, out: str | Path | None = None, *, map: str = "pca") -> Path:
+        """Write report.html anew from the run folder, or the same page elsewhere; the path of it.
+
+        Args:
+            out: another place, ending in .html.
+            map: how the map of the embedding is laid out: "pca", "tsne" or "umap".
+        """
+        return write_report(self.path, out, map)
 
     def mine(
         self,
@@ -742,11 +747,11 @@ def _run_everywhere(request: Request, folder: Path, ranks: Ranks) -> Run:
     return run
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, out: str | Path | None = None, layout: str = "pca") -> Path:
     """Write report.html from a run folder; the path of it."""
     from tercet.report import write
 
-    return write(folder)
+    return write(folder, out, layout)
 
 
 def _opened(run: Run | str | Path) -> Run:

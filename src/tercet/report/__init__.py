@@ -1,5 +1,5 @@
-"""The report of a run: one HTML file that needs no network, made from the files of the run folder alone."""
+"""The report of a run, or of several: one HTML file that needs no network, made from the run folders alone."""
 
-from tercet.report.page import render, write
+from tercet.report.page import render, render_comparison, write, write_comparison
 
-__all__ = ["render", "write"]
+__all__ = ["render", "write", "render_comparison", "write_comparison"]

@@ -1,68 +1,135 @@
-"""Figures: each one a Bokeh plot as JSON, with a caption that says its numbers to those who cannot see it."""
+"""The charts of one run: how training went, and how well same and different are told apart."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
+from statistics import NormalDist
+from typing import Any
 
+from tercet.report.chart import BEFORE, FIRST, GREY, SECOND, THIRD, Chart, Figure, Series, Style
 from tercet.report.folder import RunFolder
 from tercet.report.wording import metric_of, number, percent
 
-# Apart for the colour-blind too, and legible on white as on black.
-BLUE, ORANGE, GREY = "#2f7fc1", "#d9731f", "#87909c"
 MOST_POINTS = 500
-MOST_POINTS_MARKED = 40  # on longer curves the points would hide the line
-HEIGHT_PIXELS = 260
+REGIONS = (("hard", "hard"), ("semihard", "semi-hard"), ("easy", "easy"))
+REGION_STYLES = (
+    Style(SECOND.colour, "solid", "triangle"),
+    Style(FIRST.colour, "dashed", "square"),
+    Style(THIRD.colour, "dotted", "circle"),
+)
+DET_RATES = (0.0001, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+PROBIT = NormalDist().inv_cdf
+MOST_SIZES = 24
 
-Line = tuple[str, str, Sequence[float], Sequence[float]]  # label, colour, x, y
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plot: `item` is what Bokeh's embed_item takes; `legend` pairs labels with colours."""
-
-    name: str
-    title: str
-    caption: str
-    legend: list[tuple[str, str]]
-    item: str
+CURVES = (
+    ("loss", "Loss", "loss", (("loss", "loss"),)),
+    ("active", "Active share of the triplets", "share", (("active_share", "active share"),)),
+    ("distances", "Mean distance in the batch", "distance",
+     (("mean_positive", "to positives"), ("mean_negative", "to negatives"))),
+    ("rate", "Learning rate", "learning rate", (("learning_rate", "learning rate"),)),
+    ("gradient", "Gradient norm", "norm", (("gradient_norm", "gradient norm"),)),
+)  # fmt: skip
+"""Name, title, what the axis says, and the fields of history.jsonl with what they are called."""
 
 
 def training_figures(run: RunFolder) -> list[Figure]:
     """The curves of training that the history has the fields for."""
-    both = [("mean_positive", "to positives", BLUE), ("mean_negative", "to negatives", ORANGE)]
-    wanted = [
-        ("loss", "Loss", "loss", [("loss", "loss", BLUE)]),
-        ("active", "Active share of the triplets", "share", [("active_share", "active share", BLUE)]),
-        ("distances", "Mean distance in the batch", "distance", both),
-        ("gradient", "Gradient norm", "norm", [("gradient_norm", "gradient norm", BLUE)]),
-    ]
     figures = []
-    for name, title, y_label, fields in wanted:
-        curves = [(label, colour, *_curve(run, key)) for key, label, colour in fields]
-        lines = [curve for curve in curves if len(curve[2])]
+    for name, title, y_label, fields in CURVES:
+        styles = (FIRST, SECOND)
+        curves = [Series(label, look, *curve(run, key)) for (key, label), look in zip(fields, styles, strict=False)]
+        lines = [line for line in curves if line.x]
         if lines:
-            figures.append(_figure(name, title, _told(run, lines), lines, "step", y_label))
+            figures.append(Chart(name, title, told(run, lines), lines, "step", y_label).figure())
     return [*figures, *_validation_figure(run)]
 
 
 def _validation_figure(run: RunFolder) -> list[Figure]:
     selection = str(run.summary.get("selection") or "map_at_r")
-    lines: list[Line] = []
-    for key, colour in zip(dict.fromkeys((selection, "eer")), (BLUE, ORANGE), strict=False):
-        steps, values = _curve(run, f"validation.{key}")
+    lines = []
+    for key, look in zip(dict.fromkeys((selection, "eer")), (FIRST, SECOND), strict=False):
+        steps, values = curve(run, f"validation.{key}")
         if steps:
-            lines.append((metric_of(key).title, colour, steps, values))
+            lines.append(Series(metric_of(key).title, look, steps, values))
     if not lines:
         return []
-    caption = _told(run, lines)
+    caption = told(run, lines)
     best = run.summary.get("best_step")
     if best is not None:
         caption += f" The weights of step {number(best)} were kept (the vertical line)."
-    return [_figure("validation", "Validation", caption, lines, "step", "", mark=best)]
+    marks = [] if best is None else [best]
+    return [Chart("validation", "Validation", caption, lines, "step", "figure", marks=marks).figure()]
+
+
+def region_figures(run: RunFolder) -> list[Figure]:
+    """Where the triplets lay while training went on, and what the loss made of those of a batch."""
+    return [*_regions(run), *_penalty(run)]
+
+
+def _regions(run: RunFolder) -> list[Figure]:
+    counted = any(row.get("n_hard") is not None for row in run.history)
+    lines = []
+    for (key, label), look in zip(REGIONS, REGION_STYLES, strict=True):
+        steps, values = _share(run, key) if counted else curve(run, f"{key}_share")
+        if steps:
+            lines.append(Series(label, look, steps, values))
+    if not lines:
+        return []
+    of = "every triplet of a batch" if counted else "the triplets among up to 128 items of a batch"
+    caption = (
+        f"{told(run, lines)} Shares of {of}, before mining: hard, the negative is no farther than the positive; "
+        "semi-hard, farther by less than the margin; easy, the rest."
+    )
+    return [Chart("regions", "Triplet regions", caption, lines, "step", "share of the triplets").figure()]
+
+
+def _share(run: RunFolder, kind: str) -> tuple[list[float], list[float]]:
+    """The share of a kind, where the whole batch was counted."""
+    rows = []
+    for row in run.history:
+        if row.get("n_hard") is not None:
+            total = row["n_hard"] + row["n_semihard"] + row["n_easy"]
+            rows.append((row["step"], row[f"n_{kind}"] / total if total else None))
+    return thinned(rows)
+
+
+def _penalty(run: RunFolder) -> list[Figure]:
+    found = run.triplets
+    if not found:
+        return []
+    margin = found.get("margin") or 0.0
+    rows = [(near - far, far, near, cost)
+            for near, far, cost in zip(found["d_ap"], found["d_an"], found["loss"], strict=True)]  # fmt: skip
+    parts: dict[str, list[tuple[float, float, float, float]]] = {label: [] for _, label in REGIONS}
+    for row in rows:
+        parts["hard" if row[0] >= 0 else "easy" if row[1] >= row[2] + margin else "semi-hard"].append(row)
+    points = [
+        Series(label, look, [row[0] for row in own], [row[3] for row in own])
+        for (label, own), look in zip(parts.items(), REGION_STYLES, strict=True)
+        if own
+    ]
+    shares = ", ".join(f"{percent(len(own) / len(rows))} {label}" for label, own in parts.items() if own)
+    drawn = f"{number(len(rows))} of {number(found['of'])}" if found["of"] > len(rows) else f"All {number(len(rows))}"
+    costing = sum(row[3] > 0 for row in rows) / len(rows)
+    told_costs = f" {percent(costing)} cost something." if costing < 1 else ""  # a softplus never ends
+    said = f"margin {number(margin)} (the left vertical line)" if margin else "which has no margin"
+    caption = (
+        f"The loss of one triplet ({found['penalty']}, {said}) by d_ap - d_an, and {drawn.lower()} triplets of the "
+        f"batch of step {number(found['step'])}: {shares}.{told_costs} To the right of 0 the "
+        "negative is nearer than the positive."
+    )
+    line = Series("loss of a triplet", Style(GREY), found["curve"]["difference"], found["curve"]["loss"])
+    table: tuple[list[str], list[list[Any]]] = (
+        ["region", "d_ap", "d_an", "loss"],
+        [[label, near, far, cost] for label, own in parts.items() for _, far, near, cost in own],
+    )
+    marks = [-margin, 0.0] if margin else [0.0]
+    return [
+        Chart("penalty", "The loss and a batch's triplets", caption, [line], "d_ap - d_an", "loss", points, marks,
+              table=table).figure()
+    ]  # fmt: skip
 
 
 def distance_figures(run: RunFolder, name: str) -> list[Figure]:
@@ -70,12 +137,11 @@ def distance_figures(run: RunFolder, name: str) -> list[Figure]:
     histogram = run.outcome(name).get("histogram", {})
     if not histogram or not sum(histogram["same"]) + sum(histogram["different"]):
         return []
-    lines: list[Line] = []
-    for key, label, colour in (("same", "same pairs", BLUE), ("different", "different pairs", ORANGE)):
+    series = []
+    for key, label, look in (("same", "same pairs", FIRST), ("different", "different pairs", SECOND)):
         total = sum(histogram[key])
         if total:
-            shares = [count / total for count in histogram[key]]
-            lines.append((label, colour, histogram["edges"], shares))
+            series.append(Series(label, look, histogram["edges"], [count / total for count in histogram[key]]))
     caption = (
         f"Distances of {number(sum(histogram['same']))} same and "
         f"{number(sum(histogram['different']))} different pairs, each as a share of its kind."
@@ -88,33 +154,98 @@ def distance_figures(run: RunFolder, name: str) -> list[Figure]:
             f" The threshold {number(threshold)} (the vertical line) accepts {percent(1 - frr)} of the same "
             f"and {percent(far)} of the different ones."
         )
-    return [_figure("histogram", "Distances", caption, lines, "distance", "share", mark=threshold, steps=True)]
+    marks = [] if threshold is None else [threshold]
+    return [Chart("histogram", "Distances", caption, series, "distance", "share", marks=marks, bars=True).figure()]
 
 
-def roc_figures(run: RunFolder, name: str) -> list[Figure]:
-    """True accepts over false accepts (logarithmic), after training and before."""
-    lines: list[Line] = []
-    told = []
-    labels = ((name, "after training", BLUE), (run.before.get(name), "before training", GREY))
-    for which, label, colour in labels:
+def operating_figures(run: RunFolder, name: str) -> list[Figure]:
+    """ROC and DET, after training and before."""
+    pairs = [(name, "after training", FIRST), (run.before.get(name), "before training", BEFORE)]
+    curves = [(label, look, run, which) for which, label, look in pairs if which]
+    return [*roc_figures(curves), *det_figures(curves)]
+
+
+Operating = Sequence[tuple[str, Style, RunFolder, str]]
+"""What is drawn: a label, its style, and an evaluation of a run."""
+
+
+def roc_figures(curves: Operating) -> list[Figure]:
+    """True accepts over false accepts (logarithmic)."""
+    lines, parts = [], []
+    for label, look, run, which in curves:
         roc = run.outcome(which).get("roc")
-        if which and roc:
+        if roc:
             points = [(far, tar) for far, tar in zip(roc["far"], roc["tar"], strict=True) if far > 0]
-            lines.append((label, colour, [far for far, _ in points], [tar for _, tar in points]))
+            lines.append(Series(label, look, [far for far, _ in points], [tar for _, tar in points]))
             rate = run.figure(which, "tar_at_far_0.01")
             part = f"{label}, AUC {metric_of('auc').write(run.figure(which, 'auc'))}"
-            told.append(part if rate is None else f"{part} and {percent(rate)} true accepts at 1 % false accepts")
+            parts.append(part if rate is None else f"{part} and {percent(rate)} true accepts at 1 % false accepts")
     if not lines:
         return []
-    caption = _sentence(told)
-    return [_figure("roc", "ROC", caption, lines, "false accepts", "true accepts", logarithmic=True)]
+    return [Chart("roc", "ROC", sentence(parts), lines, "false accepts", "true accepts", logarithmic=True).figure()]
 
 
-def _curve(run: RunFolder, key: str) -> tuple[list[float], list[float]]:
+def det_figures(curves: Operating) -> list[Figure]:
+    """False rejects over false accepts, both on the scale of normal deviates (Martin et al. 1997).
+
+    Where the distances of same and of different pairs are normal, the curve is a straight line.
+    """
+    lines, parts, rows = [], [], []
+    for label, look, run, which in curves:
+        roc = run.outcome(which).get("roc")
+        points = [
+            (far, 1 - tar) for far, tar in zip(roc["far"], roc["tar"], strict=True) if 0 < far < 1 and 0 < 1 - tar < 1
+        ] if roc else []  # fmt: skip
+        if points:
+            lines.append(Series(label, look, *zip(*((PROBIT(far), PROBIT(frr)) for far, frr in points), strict=True)))
+            parts.append(f"{label}, equal error rate {metric_of('eer').write(run.figure(which, 'eer'))}")
+            rows += [[label, far, frr] for far, frr in points]
+    if not lines:
+        return []
+    everything = [value for line in lines for value in (*line.x, *line.y)]
+    ticks = {PROBIT(rate): f"{100 * rate:g} %" for rate in DET_RATES}
+    ticks = {at: said for at, said in ticks.items() if min(everything) - 0.5 < at < max(everything) + 0.5}
+    caption = f"{sentence(parts)} Both errors on a scale of normal deviates; nearer to the lower left corner is better."
+    table: Any = (["of", "false accepts", "false rejects"], rows)
+    return [Chart("det", "DET", caption, lines, "false accepts", "false rejects", ticks=ticks, table=table).figure()]
+
+
+def class_size_figures(run: RunFolder) -> list[Figure]:
+    """How many classes there are of which size, in the training data."""
+    sizes = sorted(run.class_sizes.values())
+    if not sizes or sizes[0] == sizes[-1]:  # which a sentence says better
+        return []
+    width = max(1, -(-(sizes[-1] - sizes[0] + 1) // MOST_SIZES))
+    edges = [sizes[0] + width * place for place in range((sizes[-1] - sizes[0]) // width + 2)]
+    counts = [sum(low <= size < high for size in sizes) for low, high in pairwise(edges)]
+    middle = sizes[len(sizes) // 2] if len(sizes) % 2 else (sizes[len(sizes) // 2 - 1] + sizes[len(sizes) // 2]) / 2
+    caption = (
+        f"{number(len(sizes))} classes of {number(sizes[0])} to {number(sizes[-1])} items, half of them of at most "
+        f"{number(middle)}; {number(sum(sizes))} items in all."
+    )
+    alone = sum(size == 1 for size in sizes)
+    if alone:
+        caption += f" {number(alone)} of the classes hold a single item, which has no positive."
+    centred = [edge - 0.5 for edge in edges]
+    rows: list[list[Any]] = [[low, high - 1, count] for (low, high), count in zip(pairwise(edges), counts, strict=True)]
+    table: Any = (["items from", "to", "classes"], rows)
+    return [
+        Chart("classes", "Sizes of the classes trained on", caption, [Series("classes", FIRST, centred, counts)],
+              "items of a class", "classes", bars=True, table=table).figure()
+    ]  # fmt: skip
+
+
+def curve(run: RunFolder, key: str) -> tuple[list[float], list[float]]:
     """Steps and values of a field, at most 500: of more, the means of equal runs of rows."""
-    found = [(row["step"], row.get(key)) for row in run.history]
+    return thinned([(row["step"], row.get(key)) for row in run.history])
+
+
+def thinned(found: Sequence[tuple[float, Any]]) -> tuple[list[float], list[float]]:
+    """Those of the points that have a value, at most 500: of more, the means of equal runs of them."""
     rows = [(step, value) for step, value in found if isinstance(value, int | float) and isfinite(value)]
     each = _rows_a_point(len(rows))
+    if each == 1:
+        return [step for step, _ in rows], [value for _, value in rows]
     groups = [rows[start : start + each] for start in range(0, len(rows), each)]
     means = [tuple(sum(column) / len(group) for column in zip(*group, strict=True)) for group in groups]
     return [step for step, _ in means], [value for _, value in means]
@@ -124,82 +255,19 @@ def _rows_a_point(n_rows: int) -> int:
     return max(1, -(-n_rows // MOST_POINTS))
 
 
-def _told(run: RunFolder, lines: Sequence[Line]) -> str:
+def told(run: RunFolder, lines: Sequence[Series]) -> str:
     """Where each curve starts and ends, in words."""
     parts = [
-        f"{label} {number(float(values[0]))} at step {number(float(steps[0]))}"
-        + (f" and {number(float(values[-1]))} at step {number(float(steps[-1]))}" if len(steps) > 1 else "")
-        for label, _, steps, values in lines
+        f"{one.label} {number(float(one.y[0]))} at step {number(float(one.x[0]))}"
+        + (f" and {number(float(one.y[-1]))} at step {number(float(one.x[-1]))}" if len(one.x) > 1 else "")
+        for one in lines
     ]
     each = _rows_a_point(sum("loss" in row for row in run.history))
-    smoothed = f" A point is the mean of {each} logged steps." if each > 1 and len(lines[0][2]) > 50 else ""
-    return _sentence(parts) + smoothed
+    smoothed = f" A point is the mean of {each} logged steps." if each > 1 and len(lines[0].x) > 50 else ""
+    return sentence(parts) + smoothed
 
 
-def _sentence(parts: Sequence[str]) -> str:
+def sentence(parts: Sequence[str]) -> str:
+    """Parts as one sentence."""
     joined = "; ".join(parts)
     return f"{joined[:1].upper()}{joined[1:]}."
-
-
-def _figure(
-    name: str,
-    title: str,
-    caption: str,
-    lines: Sequence[Line],
-    x_label: str,
-    y_label: str,
-    *,
-    mark: float | None = None,
-    steps: bool = False,
-    logarithmic: bool = False,
-) -> Figure:
-    """The plot: no toolbar and nothing to drag, so that a finger scrolls the page."""
-    from bokeh.core.types import ID
-    from bokeh.embed import json_item
-    from bokeh.models import HoverTool, VSpan
-    from bokeh.models.renderers import DataRenderer
-    from bokeh.plotting import figure
-
-    plot = figure(
-        height=HEIGHT_PIXELS,
-        sizing_mode="stretch_width",
-        toolbar_location=None,
-        tools=[],
-        x_axis_label=x_label,
-        y_axis_label=y_label,
-        x_axis_type="log" if logarithmic else "linear",
-        background_fill_color=None,
-        border_fill_color=None,
-        outline_line_color=None,
-        min_border_right=12,
-    )
-    drawn: list[DataRenderer] = []
-    for _, colour, x, y in lines:
-        if steps:
-            bars = plot.quad(left=x[:-1], right=x[1:], top=y, bottom=0, color=colour, alpha=0.5, line_width=0)
-            drawn.append(bars)
-        else:
-            drawn.append(plot.line(x, y, color=colour, line_width=2))
-        if len(x) <= MOST_POINTS_MARKED:
-            plot.scatter(x, y, color=colour, size=5)
-    if steps:
-        tips = [(x_label, "@left{0.000} to @right{0.000}"), (y_label, "@top{0.0%}")]
-    else:
-        tips = [(x_label, "@x{0.[0000]}"), (y_label or "value", "@y{0.[0000]}")]
-    plot.add_tools(HoverTool(renderers=drawn, tooltips=tips, mode="mouse" if steps else "vline"))
-    if mark is not None:
-        plot.add_glyph(VSpan(x=mark, line_color=GREY, line_width=2, line_dash="dashed"))
-    for axis in plot.axis:
-        axis.axis_label_text_font_style = "normal"
-        axis.minor_tick_line_color = None
-    # Keys keep their order: Bokeh reads front to back, and a model must be there before it is referred to.
-    content = json.dumps(json_item(plot, ID(f"chart-{name}")), allow_nan=False)
-    legend = [(label, colour) for label, colour, _, _ in lines] if len(lines) > 1 else []
-    return Figure(name, title, caption, legend, _own_ids(content, name))
-
-
-def _own_ids(content: str, name: str) -> str:
-    """Bokeh numbers its models per process; numbered per figure, equal runs give equal files."""
-    ids: dict[str, str] = {}
-    numbered = re.sub(r'"p(\d+)"', lambda found: f'"{ids.setdefault(found[1], f"{name}-{len(ids)}")}"', content)
-    return numbered.replace("<", "\\u003c")  # inside a script element no text may close it

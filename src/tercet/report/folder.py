@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import RunError
+from tercet.training.folder.copies import COPIES_FILE
+from tercet.training.folder.metrics import CLASSES_FILE
+from tercet.training.health.regions import TRIPLETS_FILE
+from tercet.training.map import FOLDER as MAPS
 
 BEFORE = {"test": "baseline"}  # the evaluation of the raw inputs that belongs to one; otherwise NAME-baseline
 
@@ -23,6 +27,10 @@ class RunFolder:
         history: rows of history.jsonl in order of their steps.
         evaluations: evaluations/NAME.json by name.
         summary: free facts, see `tercet.training`.
+        class_sizes: how many items of each class it was trained on.
+        copies: among the data it was trained on, see `tercet.training.folder.copies`.
+        triplets: some of a batch, see `tercet.training.health.regions`.
+        maps: by the name of an evaluation, see `tercet.training.map`.
         absent: sentences about files that are not there or not whole.
     """
 
@@ -32,6 +40,10 @@ class RunFolder:
     history: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    class_sizes: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, Any] = field(default_factory=dict)
+    triplets: dict[str, Any] = field(default_factory=dict)
+    maps: dict[str, dict[str, Any]] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
 
     @property
@@ -84,6 +96,10 @@ def read_folder(folder: str | Path) -> RunFolder:
         history=_history(path / "history.jsonl", absent),
         evaluations=_evaluations(path / "evaluations", absent),
         summary=_json(path / "summary.json", absent, "what was trained on what"),
+        class_sizes=_own(path / CLASSES_FILE),
+        copies=_own(path / COPIES_FILE),
+        triplets=_own(path / TRIPLETS_FILE),
+        maps={file.stem: _json(file, None) for file in sorted((path / MAPS).glob("*.json"))},
         absent=absent,
     )
 
@@ -108,6 +124,11 @@ def _json(path: Path, absent: list[str] | None, holds: str = "") -> dict[str, An
     if not isinstance(content, dict):
         raise RunError(f"{path} should hold a JSON object; it holds a {type(content).__name__}.")
     return content
+
+
+def _own(path: Path) -> dict[str, Any]:
+    """The contents of a file that earlier versions did not write, and whose absence is no loss worth a word."""
+    return _json(path, None) if path.is_file() else {}
 
 
 def _evaluations(path: Path, absent: list[str]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import tomllib
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +11,8 @@ from tercet.report.folder import RunFolder
 from tercet.report.wording import AT_THRESHOLD, Metric, compared_metrics, metric_of, number
 from tercet.training.health.watch import diagnose_folder
 
-PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
 BY_THIRDS = ("recall_at_1", "map_at_r")
 CARDS = ("triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")
-VERDICTS = {
-    ("false_matches", True): "taken for the same, wrongly",
-    ("false_matches", False): "told apart, rightly",
-    ("false_non_matches", True): "taken for different, wrongly",
-    ("false_non_matches", False): "recognised, rightly",
-}
 
 
 def comparison(run: RunFolder, name: str) -> list[dict[str, Any]]:
@@ -75,28 +68,6 @@ def headline(run: RunFolder, name: str | None, shown: list[dict[str, Any]]) -> s
     return sentence + "."
 
 
-def mistakes(run: RunFolder, name: str) -> list[dict[str, Any]]:
-    """The two lists of hardest pairs, each pair with both items as pictures, texts or names."""
-    items = run.evaluations[name].get("items", {})
-    titles = {
-        "false_matches": ("Different, but near", "different pairs with the smallest distances"),
-        "false_non_matches": ("Same, but far", "same pairs with the largest distances"),
-    }
-    lists = []
-    for kind, (title, meaning) in titles.items():
-        pairs = [
-            {
-                "items": [_item(items, pair["left"]), _item(items, pair["right"])],
-                "distance": number(pair["distance"]),
-                "wrong": pair["wrong"],
-                "verdict": VERDICTS.get((kind, pair["wrong"]), "no threshold to judge by"),
-            }
-            for pair in run.outcome(name).get("mistakes", {}).get(kind, [])
-        ]
-        lists.append({"title": title, "meaning": meaning, "pairs": pairs})
-    return lists if any(each["pairs"] for each in lists) else []
-
-
 def everything(run: RunFolder) -> list[dict[str, Any]]:
     """Every number of every evaluation, by the evaluation's name."""
     keys = {key: value for key, value in run.metrics.items() if not key.endswith("_interval")}
@@ -131,7 +102,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
     rows = [
         ("Trained on", summary.get("train")),
         ("Validated on", summary.get("validation")),
-        *((f"Evaluated on ({name})", found.get("data")) for name, found in measured),
+        *((f"Evaluated on ({name})", _with_source(found)) for name, found in measured),
         ("Source", summary.get("source")),
         ("Classes", classes),
         ("Steps", number(summary["steps"]) if "steps" in summary else None),
@@ -139,9 +110,31 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Ended because", summary.get("reason")),
         ("Parameters", number(summary["parameters"]) if "parameters" in summary else None),
         ("Versions", versions),
-        ("Command", summary.get("command")),
+        ("Command", summary.get("command") or command(run)),
     ]  # fmt: skip
     return [(word, str(value)) for word, value in rows if value]
+
+
+def command(run: RunFolder) -> str | None:
+    """What trains the same again, given the config.toml that the page shows; None where config.toml cannot tell.
+
+    The words that were typed are not kept: a run started from Python, or resumed, is the same to the byte.
+    """
+    config = tomllib.loads(run.config_text)
+    source = str(config.get("source", ""))
+    data = config.get("data", {})
+    typed = source and not source.startswith(("a ", "an ")) and (data.get("kind") or data.get("towers") == "separate")
+    known = typed and "custom_loss" not in config and config.get("encoder", {}).get("kind") != "custom"
+    return "tercet train --config config.toml --out RUN" if known else None
+
+
+def _with_source(found: dict[str, Any]) -> str | None:
+    source = found.get("source")
+    return (
+        f"{found.get('data')}, from {source}"
+        if source and not found["name"].endswith("baseline")
+        else found.get("data")
+    )
 
 
 def warnings(run: RunFolder) -> list[str]:
@@ -167,16 +160,6 @@ def doctor(run: RunFolder) -> dict[str, Any] | None:
         "looked_for": diagnosis.looked_for,
         "not_looked_for": diagnosis.not_looked_for,
     }
-
-
-def skipped(run: RunFolder) -> list[dict[str, str]]:
-    """Files that could not be used, each once."""
-    lists = [
-        run.summary.get("skipped", []),
-        *(found.get("skipped", []) for found in run.evaluations.values()),
-    ]
-    by_name = {str(one.get("name")): str(one.get("reason", "")) for each in lists for one in each}
-    return [{"name": name, "reason": reason} for name, reason in by_name.items()]
 
 
 def _cell(run: RunFolder, name: str, metric: Metric) -> dict[str, Any]:
@@ -206,14 +189,3 @@ def _change(run: RunFolder, before: str, name: str, metric: Metric) -> dict[str,
         verdict += ", intervals overlap"
     colour = ("good" if better else "bad") if apart else ""
     return {"text": text.replace("-", "−"), "verdict": verdict, "colour": colour}
-
-
-def _item(items: dict[str, Any], position: int) -> dict[str, str]:
-    item = items.get(str(position), {})
-    picture = str(item.get("thumbnail") or "")
-    return {
-        "name": str(item.get("name", f"item {position}")),
-        "class": str(item.get("class", "")),
-        "picture": picture if PICTURE.fullmatch(picture) else "",  # nothing but pictures that are in the file
-        "text": str(item.get("text") or ""),
-    }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.distances import resolve
 from tercet.errors import DataError, InputError
 from tercet.evaluation import (
     Evaluation,
@@ -27,10 +26,12 @@ from tercet.evaluation import (
 )
 from tercet.evaluation.pairs import MOST_LISTED
 from tercet.training.batches.supervision import labels_of
+from tercet.training.map import Map, make_map
 from tercet.training.model import Readable
+from tercet.training.neighbours import Neighbours, mistaken_queries, suspects
 from tercet.training.searched import USUAL_KS, Searched, names_of
+from tercet.training.shown import Shown, show, show_all
 
-THUMBNAIL_PIXELS = 96
 MOST_PAIRS_WHILE_TRAINING = 200_000  # an evaluation every so many steps must not cost more than the steps
 LARGER_IS_BETTER = {
     "map_at_r": True,
@@ -52,19 +53,36 @@ SELECTIONS = {
 
 @dataclass(frozen=True)
 class Assessment:
-    """An evaluation, the sentence that says of what, and the items that its mistakes show."""
+    """An evaluation, the sentence that says of what, and what the report shows of it.
+
+    Attributes:
+        evaluation: the figures.
+        data: how much there was.
+        source: where it was read from, as the user gave it.
+        items: those that occur in mistakes and suspects, by position.
+        mistaken: see `neighbours.mistaken_queries`.
+        suspects: see `neighbours.suspects`.
+        map: of the embeddings; None for the raw inputs.
+    """
 
     evaluation: Evaluation
     data: str
-    items: dict[str, dict[str, str]]
+    source: str
+    items: dict[str, Shown]
+    mistaken: list[dict[str, Any]]
+    suspects: dict[str, Any]
+    map: Map | None = None
 
     def to_json(self, name: str, duplicates: int, skipped: list[dict[str, str]]) -> dict[str, Any]:
         """The contents of evaluations/`name`.json."""
         return {
             "name": name,
             "data": self.data,
+            "source": self.source,
             "evaluation": self.evaluation.to_json(),
             "items": self.items,
+            "mistaken": self.mistaken,
+            "suspects": self.suspects,
             "duplicates": duplicates,
             "skipped": skipped,
         }
@@ -177,11 +195,29 @@ def _most_pairs(intervals: bool) -> int | None:
 
 
 def assess(vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL) -> Assessment:
-    """Evaluate the records' embeddings of shape (N, D), with intervals and pictures of the mistakes."""
+    """Evaluate the records' embeddings of shape (N, D), with intervals, pictures of the mistakes, and a map."""
     evaluation = evaluate_vectors(vectors, records, distance, asked)
-    gallery = None if asked.searched.gallery is None else asked.searched.gallery.records
-    of = records.count() if gallery is None else f"{records.count()}, searched for in {gallery.count()}"
-    return Assessment(evaluation, of, _shown(evaluation, records, gallery))
+    found = Neighbours.of(vectors, records, resolve(distance))
+    mistaken = mistaken_queries(found) if asked.searched.is_default else []  # of others it may not search like this
+    suspected = suspects(found, records)
+    shown = _shown(_positions(evaluation, mistaken, suspected), records, asked)
+    drawn = make_map(vectors, records, resolve(distance), found)
+    return Assessment(evaluation, _counted(records, asked), records.source, shown, mistaken, suspected, drawn)
+
+
+def _counted(records: Records, asked: Asked) -> str:
+    """How much was evaluated, in words."""
+    gallery = asked.searched.gallery
+    return records.count() if gallery is None else f"{records.count()}, searched for in {gallery.records.count()}"
+
+
+def _shown(positions: list[int], records: Records, asked: Asked) -> dict[str, Shown]:
+    """What is shown of these items; those of a gallery come after the records."""
+    gallery, own = asked.searched.gallery, [position for position in positions if position < len(records)]
+    beyond = {} if gallery is None else {
+        str(position): show(gallery.records, position - len(records)) for position in set(positions) - set(own)
+    }  # fmt: skip
+    return show_all(records, own) | beyond
 
 
 def check_extras(records: Records, clustering: bool, margin: float | None) -> None:
@@ -210,11 +246,13 @@ def assess_raw(data: Readable, asked: Asked = USUAL) -> Assessment:
     kind = _raw_kind(data.records)
     distance = "cosine" if kind in ("image", "text") else "euclidean"
     words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
-    gallery = asked.searched.gallery
+    gallery, n_own = asked.searched.gallery, len(data.records)
     vectors = _raw_vectors([data] if gallery is None else [data, gallery])
-    n_own = len(data.records)
-    found = assess(vectors[:n_own], data.records, distance, asked.of_raw(None if gallery is None else vectors[n_own:]))
-    return replace(found, data=f"{words}, {distance} distance, on {found.data}")
+    asked = asked.of_raw(None if gallery is None else vectors[n_own:])
+    evaluation = evaluate_vectors(vectors[:n_own], data.records, distance, asked)
+    shown = _shown(_positions(evaluation, [], {}), data.records, asked)
+    said = f"{words}, {distance} distance, on {_counted(data.records, asked)}"
+    return Assessment(evaluation, said, data.records.source, shown, [], {})
 
 
 def better(metric: str, value: float | None, than: float | None) -> bool:
@@ -260,40 +298,10 @@ def _flat(data: Readable) -> np.ndarray:
     return np.concatenate(flat).astype(np.float32)
 
 
-def _shown(evaluation: Evaluation, records: Records, gallery: Records | None = None) -> dict[str, dict[str, str]]:
-    """Name, class, and picture or text of each item that occurs in a mistake, by position; the gallery's come last."""
-    mistakes = [mistake for found in evaluation.mistakes.values() for mistake in found]
-    positions = sorted({mistake[side] for mistake in mistakes for side in ("left", "right")})
-    return {
-        str(position): _show(records, position)
-        if gallery is None or position < len(records)
-        else _show(gallery, position - len(records))
-        for position in positions
-    }
-
-
-def _show(records: Records, position: int) -> dict[str, str]:
-    shown = {"name": str(records.names[position])}
-    if records.labels is not None:
-        shown["class"] = records.classes[records.labels[position]]
-    item = records.items[position]
-    kind, item = (item.kind, item.value) if records.kind == SIDES else (records.kind, item)
-    if kind == "image":
-        shown["thumbnail"] = thumbnail(item)
-    elif kind == "text":
-        shown["text"] = str(item)[:400]
-    elif records.kind == "tabular":
-        values = zip(records.columns, records.items[position], strict=True)
-        shown["text"] = ", ".join(f"{name} {value:.4g}" for name, value in list(values)[:12])
-    return shown
-
-
-def thumbnail(image: Any) -> str:
-    """A small JPEG of an image as a data URI."""
-    from tercet.data.images import open_image
-
-    picture = open_image(image).convert("RGB")
-    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _positions(evaluation: Evaluation, mistaken: list[dict[str, Any]], suspected: dict[str, Any]) -> list[int]:
+    """The items that a reader of mistakes and suspects sees."""
+    pairs = [pair for found in evaluation.mistakes.values() for pair in found]
+    found = [pair[side] for pair in pairs for side in ("left", "right")]
+    found += [one["query"] for one in mistaken] + [near["item"] for one in mistaken for near in one["neighbours"]]
+    listed = [*suspected.get("label_errors", []), *suspected.get("near_duplicates", [])]
+    return found + [one[which] for one in listed for which in ("item", "other")]

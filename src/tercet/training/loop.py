@@ -15,6 +15,7 @@ from torch import nn
 
 from tercet.collectives import ALONE, Ranks
 from tercet.data.paced import PacedBatches
+from tercet.data.randomness import keyed
 from tercet.data.samplers import MinedBatches
 from tercet.errors import TrainingError
 from tercet.kernels import Plan
@@ -31,6 +32,7 @@ from tercet.training.folder.failure import save_failure
 from tercet.training.folder.files import write_tensors
 from tercet.training.folder.history import History, NoHistory
 from tercet.training.folder.trackers import TensorBoard, Tracker
+from tercet.training.health.regions import write_triplets
 from tercet.training.health.vitals import VitalSigns
 from tercet.training.health.watch import Watch, case_of
 from tercet.training.interrupt import stop_requests
@@ -207,7 +209,18 @@ class Training:
             }  # fmt: skip
             self.history.add(step, {"epoch": epoch, **self.learner.scheduled_mining, **figures})
             advance(step, self.steps, self._live(figures))
+        self._keep_triplets(step)
         self.vitals.forget()
+
+    def _keep_triplets(self, step: int) -> None:
+        """Before an evaluation, keep some of the batch's triplets for the report."""
+        if step % self.every and step != self.steps:
+            return
+        if self.vitals.triplets is None:
+            self.vitals.measure(step)
+        if self.vitals.triplets is not None and self.ranks.is_first:
+            seed = self.config.training.seed
+            write_triplets(self.folder, step, self.vitals.triplets, self.loss, keyed(seed, "shown", step))
 
     def _pool(self, step: int) -> dict[str, float]:
         """Of how many items a step's batch was drawn, where a curriculum says so."""

@@ -37,6 +37,7 @@ from tercet.training.config import (
     sized,
 )
 from tercet.training.folder import files
+from tercet.training.folder.copies import COPIES_FILE, write_copies
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
@@ -191,7 +192,10 @@ def _check_free(folder: Path, resume: bool) -> None:
 
 def _is_first(path: Path) -> bool:
     """Whether a path in a run is among those that `_write_identity` writes before config.toml, or half of one."""
-    known = ("encoder", "checkpoints", START_FILE, "fingerprints.safetensors", CLASSES_FILE, SCORES_FILE, START_WEIGHTS)
+    known = (
+        "encoder", "checkpoints", START_FILE, "fingerprints.safetensors", CLASSES_FILE, SCORES_FILE, START_WEIGHTS,
+        COPIES_FILE,
+    )  # fmt: skip
     return path.parts[0] == "encoder" or path.as_posix() in known or path.name.endswith(".partial")
 
 
@@ -367,6 +371,7 @@ def _write_identity(
         files.write_tensors(folder / START_WEIGHTS, model.encoder.state_dict())
     files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
     files.write_json(folder / CLASSES_FILE, class_sizes(records))
+    write_copies(folder, records, known)
     files.write_text(folder / "config.toml", config.to_toml())
 
 

@@ -22,6 +22,7 @@ from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
 from tercet.losses.inputs import unit_rows
 from tercet.training.config import BatchOptions
+from tercet.training.health.regions import Triplets
 from tercet.training.objective.loss import Loss, given_labels
 from tercet.training.objective.loss_checks import check_supervision
 from tercet.training.objective.loss_state import device_of, learned_figures
@@ -274,6 +275,14 @@ class Given(Supervision):
             return _means(loss=value, active_share=active, n_active=active.sum(), **present)
 
         return value, statistics
+
+    def triplet_distances(self) -> Triplets | None:
+        """The distances of the last batch's triplets; None of pairs."""
+        if self.latest is None or self.latest[1].targets.shape[1] != 3:
+            return None
+        embeddings, batch = self.latest
+        anchor, positive, negative = (embeddings[torch.from_numpy(side)] for side in batch.targets.T)
+        return Triplets(self._distances(anchor, positive), self._distances(anchor, negative))
 
     @torch.no_grad()
     def _distances(self, left: Tensor, right: Tensor) -> Tensor:

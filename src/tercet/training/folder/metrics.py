@@ -9,6 +9,7 @@ from typing import Any
 from tercet.data.records import Records
 from tercet.training.assessment import Assessment
 from tercet.training.folder import files
+from tercet.training.map import remove_map
 
 CLASSES_FILE = "classes.json"  # in a run, how many items of each class it was trained on
 NAME_OF_CALIBRATION = "calibration"  # of the figures of a threshold that was calibrated after training
@@ -27,7 +28,11 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:
-    """Write evaluations/`name`.json, and its figures into metrics.json as `name`.<metric>."""
+    """Write evaluations/`name`.json with its map, and its figures into metrics.json as `name`.<metric>."""
+    if assessment.map is None:
+        remove_map(folder, name)
+    else:
+        assessment.map.write(folder, name)
     skipped = [{"name": one.name, "reason": one.reason} for one in records.skipped]
     files.write_json(folder / "evaluations" / f"{name}.json", assessment.to_json(name, duplicates, skipped))
     evaluation = assessment.evaluation
@@ -46,6 +51,7 @@ def replace_figures(folder: Path, name: str, figures: dict[str, Any]) -> None:
 def remove_assessment(folder: Path, name: str) -> None:
     """Remove an evaluation and its figures, if there is one."""
     (folder / "evaluations" / f"{name}.json").unlink(missing_ok=True)
+    remove_map(folder, name)
     replace_figures(folder, name, {})
 
 

@@ -17,7 +17,8 @@ from tercet.distances import Distance
 from tercet.encoders.base import Encoder
 from tercet.evaluation.geometry import effective_rank
 from tercet.losses.base import BatchLoss
-from tercet.training.batches.supervision import Batch, Labelled, Statistics, Supervision
+from tercet.training.batches.supervision import Batch, Given, Labelled, Statistics, Supervision, TwoSided
+from tercet.training.health.regions import Triplets, all_triplets, margin_of, region_shares
 from tercet.training.step.shared import gather_norms
 
 SAMPLE = 128
@@ -43,6 +44,8 @@ class VitalSigns:
         self, encoder: Encoder, supervision: Supervision, distance: Distance, seed: int, ranks: Ranks = ALONE
     ) -> None:
         self.supervision, self.distance, self.seed, self.ranks = supervision, distance, seed, ranks
+        self.triplets: Triplets | None = None
+        """Those of the sample, or of the batch where the data gives them, of the last step that was measured."""
         self._raw: list[Tensor] = []
         encoder.scale.register_forward_hook(self._keep)
 
@@ -54,6 +57,7 @@ class VitalSigns:
     def forget(self) -> None:
         """Let go of what the last step left behind."""
         self._raw.clear()
+        self.triplets = None
         self.supervision.latest = None
 
     @torch.no_grad()
@@ -79,8 +83,14 @@ class VitalSigns:
         found |= _quantiles("distance", distances[other.triu(1)])
         if labels is not None:
             found |= composition(batch) | _kinds(distances, other, torch.from_numpy(labels[chosen]))
+            self.triplets = _sampled_triplets(self.supervision, distances, other, batch, chosen)
             if batch.views > 1 and np.array_equal(batch.targets, batch.positions):  # no label, which could be wrong
                 found = {name: value for name, value in found.items() if name not in ("strange_share", "adopted_share")}
+        elif isinstance(self.supervision, Given):
+            self.triplets = self.supervision.triplet_distances()
+        margin = margin_of(self.supervision.loss)
+        if self.triplets is not None and margin is not None:
+            found |= region_shares(self.triplets, margin)
         return found
 
 
@@ -131,6 +141,18 @@ def _kinds(distances: Tensor, other: Tensor, labels: Tensor) -> Statistics:
         adopted = strange & (kinds == kinds[:, :1]).all(1)
         found |= {"strange_share": _mean(strange), "adopted_share": _mean(adopted)}
     return found
+
+
+def _sampled_triplets(
+    supervision: Supervision, distances: Tensor, other: Tensor, batch: Batch, chosen: np.ndarray
+) -> Triplets:
+    """Every triplet of the sampled items; of two sides, those whose anchor is on the other side."""
+    labels = torch.from_numpy(batch.targets[chosen])
+    if isinstance(supervision, TwoSided):
+        sides = torch.from_numpy(supervision.sides[batch.positions[chosen]])
+        other = other & (sides[:, None] != sides[None])
+    same = labels[:, None] == labels[None]
+    return all_triplets(distances, same & other, ~same & other)
 
 
 def _mean(flags: Tensor) -> float:
