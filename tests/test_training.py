@@ -27,7 +27,7 @@ from tercet.training.loop import _keep_best
 def test_a_run_folder_holds_all_that_is_promised(image_run):
     names = {str(path.relative_to(image_run)) for path in image_run.rglob("*") if path.is_file()}
     assert names == {
-        "model.safetensors", "config.toml", "metrics.json", "history.jsonl", "report.html", "summary.json",
+        "model.safetensors", "config.toml", "metrics.json", "calibration.json", "history.jsonl", "report.html", "summary.json",
         "classes.json", "fingerprints.safetensors", "encoder/assets.json", "evaluations/validation.json",
         "maps/validation.json", "maps/validation.safetensors", "copies.json", "triplets.json",
         "checkpoints/step-00000003/state.safetensors", "checkpoints/step-00000003/progress.json",
@@ -147,7 +147,7 @@ def test_resume_with_other_settings_is_refused(image_run, images, tmp_path):
     with pytest.raises(ConfigError) as raised:
         tercet.train(str(images), out=copy, resume=True, progress=False, margin=0.3, steps=7)
     assert str(raised.value) == (
-        f"{copy} can be resumed with its own settings only: loss.margin was 0.2 and is now 0.3; training.steps was 6 "
+        f"{copy} can be resumed with its own settings only: loss.margin was 0.1 and is now 0.3; training.steps was 6 "
         "and is now 7. Leave these out, or start a new run."
     )
     assert digest(copy) == digest(image_run)

@@ -51,7 +51,6 @@ def open_image(item: Any, draft: int | None = None) -> Any:
     """
     from PIL import Image, ImageOps
 
-    name = repr(item)[:80] if not isinstance(item, str) else item
     try:
         if isinstance(item, np.ndarray):
             return _plain(Image.fromarray(_squeezed(item)))
@@ -66,6 +65,7 @@ def open_image(item: Any, draft: int | None = None) -> Any:
         reason = str(cause) or type(cause).__name__
         if isinstance(cause, Image.UnidentifiedImageError):
             reason = "not an image, or of a type that Pillow does not read"
+        name = item if isinstance(item, str) else repr(item)[:80]  # only now: an array takes milliseconds to spell
         raise DataError(f"{name}: {reason}") from None
 
 

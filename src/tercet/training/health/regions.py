@@ -64,7 +64,7 @@ def margin_of(loss: Loss) -> float | None:
     """The margin that tells semi-hard from easy: 0 for a loss that has none, None where each class has its own."""
     if not isinstance(loss, TripletLoss):
         return 0.0
-    return loss.rule.margin if loss.margins is None else None
+    return float(loss.rule.margin) if loss.margins is None else None
 
 
 def write_triplets(folder: Path, step: int, triplets: Triplets, loss: Loss, generator: np.random.Generator) -> None:
