@@ -73,7 +73,7 @@ def test_a_nan_feature_names_row_and_column(train, tmp_path):
     cells = lines[4].split(",")
     lines[4] = ",".join([cells[0], "nan", *cells[2:]])
     path.write_text("\n".join(lines))
-    said = train(path)
+    said = train(path, "--missing", "error")
     assert "t.csv, row 4, column 'width': the value is missing (NaN)" in said
 
 
@@ -199,7 +199,7 @@ def test_a_row_that_is_no_row(command, numbers, tmp_path):
     assert command("verify", tmp_path / "run", "1,2,3,4", "1,2,3,4.5").code in (0, 1)
     done = command("verify", tmp_path / "run", "1,2,x,4", "1,2,3,4")
     assert done.code == 2
-    assert "'1,2,x,4' is not a row of numbers" in done.err
+    assert "'x' is not a number, and column 'height' holds numbers" in done.err
     done = command("verify", tmp_path / "run", "1,2,3", "1,2,3")
     assert done.code == 2
     for left in ("1,2,3,nan", "1,2,3"):

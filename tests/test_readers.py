@@ -332,7 +332,7 @@ MESSAGES = {
     "a word among numbers": (
         "a,b,label\n1,2,u\n1,many,v\n3,4,v\n",
         "{0}, row 2, column 'b': 'many' is not a number (most of the column's cells are numbers). Correct "
-        "it, or leave the column out with --columns.",
+        "it, leave the column out with --columns, or take its words as categories with --categories b.",
     ),
     "empty text": (
         "text,label\nx,u\n ,v\n",
@@ -362,13 +362,14 @@ MESSAGES = {
         ",a,label\n0,1,u\n",
         "{0}: column 1 has no name in the header; give it one, or remove it if it only counts the rows.",
     ),
-    "row numbers": (
-        "id,a,b,label\n7,1,2,u\n8,1,2,v\n",
-        "{0}: column 'id' seems to number the rows, and would be taken as a feature. Name the features: --columns a b",
+    "a text among numbers": (
+        "a,notes,label\n" + "".join(f"{i},some words of row{i},u{i % 2}\n" for i in range(20)),
+        "{0}: a hold numbers and notes text. Say which are meant: --columns notes for the texts alone, or --kind "
+        "tabular for all columns as features.",
     ),
-    "mixed": (
-        "a,colour,label\n1,red,u\n2,blue,v\n",
-        "{0}: a hold numbers and colour text. Say which are meant: --columns a, or --columns colour.",
+    "nothing but names": (
+        "id,label\n7,u\n8,v\n",
+        "{0} holds no features: id: a value of its own in nearly every row. Name those that are meant with --columns.",
     ),
     "two texts": (
         "head,tail,label\nx,y,u\nz,w,v\n",
@@ -391,7 +392,8 @@ MESSAGES = {
 def test_tables_that_cannot_be_used(tmp_path, case):
     text, expected = MESSAGES[case]
     path = table(tmp_path / "t.csv", text)
-    assert message(path) == expected.format(path)
+    options = {"missing": "error"} if case in ("nan", "missing") else {}
+    assert message(path, **options) == expected.format(path)
 
 
 def test_options_that_do_not_fit_the_table(tmp_path):
@@ -402,10 +404,12 @@ def test_options_that_do_not_fit_the_table(tmp_path):
     assert message(path, label="kind", columns=["with"]) == (
         f"{path} has no column 'with' (--columns); its columns are length, width, kind. Did you mean 'width'?"
     )
-    assert message(path, kind="tabular", columns=["kind"], label="width") == (
-        f"{path}, row 1, column 'kind': 'u' is not a number (--kind tabular). Correct it, or leave the "
-        f"column out with --columns."
+    assert message(path, kind="tabular", columns=["kind"], label="width", categories=[], dates=[], texts=[]) == (
+        f"{path}, row 1, column 'kind': 'u' is not a number (it is a column of numbers). Correct it, leave the column "
+        "out with --columns, or take its words as categories with --categories kind."
     )
+    assert "no column 'sizes' (--categories)" in message(path, categories=["sizes"])
+    assert message(path, missing="imput", error=InputError).endswith("Did you mean 'impute'?")
     assert message(path, form="triplets") == (
         f"{path}: no columns of triplets found; expected are anchor, positive, negative. Its columns are "
         f"length, width, kind; say which with --columns."

@@ -27,7 +27,8 @@ from tercet.training.loop import _keep_best
 def test_a_run_folder_holds_all_that_is_promised(image_run):
     names = {str(path.relative_to(image_run)) for path in image_run.rglob("*") if path.is_file()}
     assert names == {
-        "model.safetensors", "config.toml", "metrics.json", "calibration.json", "history.jsonl", "report.html", "summary.json",
+        "model.safetensors", "config.toml", "metrics.json", "calibration.json", "history.jsonl", "report.html",
+        "summary.json",
         "classes.json", "fingerprints.safetensors", "encoder/assets.json", "evaluations/validation.json",
         "maps/validation.json", "maps/validation.safetensors", "copies.json", "triplets.json",
         "checkpoints/step-00000003/state.safetensors", "checkpoints/step-00000003/progress.json",

@@ -64,6 +64,7 @@ from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
+from tercet.training.rows import parse_row, rows_of
 from tercet.training.searched import Searched, class_table, groups_of, kept_groups
 from tercet.training.session import run_session
 from tercet.training.step.shared import told
@@ -179,7 +180,8 @@ class Run:
         """Embeddings of items, float32 of shape (N, D), in the order given.
 
         Args:
-            items: paths of images, texts, an array of feature rows, or Records.
+            items: paths of images, texts, an array of feature rows, rows as dictionaries from columns to values, or
+                Records.
             side: with two towers, which of them: the name of a column that it was trained on. For images and texts it
                 is found from the items when left open.
 
@@ -190,7 +192,9 @@ class Run:
         embedded = self.model.embed(self._items(items, side))
         if embedded.unreadable:
             position, reason = embedded.unreadable[0]
-            raise DataError(f"item {position} cannot be read: {reason}.")
+            given = items.items if isinstance(items, Records) else items
+            name = f" ({given[position]})" if isinstance(given[position], (str, Path)) else ""
+            raise DataError(f"item {position}{name} cannot be read: {reason}.")
         return embedded.vectors
 
     def embed_records(
@@ -212,7 +216,7 @@ class Run:
         readable = read_all(self.model.options, found, reporter, "given")
         records = readable.records
         vectors = self.model.encode(readable.loader, np.arange(len(records)), reporter)
-        labels = None if records.labels is None else [records.classes[code] for code in records.labels]
+        labels = records.label_names()
         of_side = records.columns[records.items[0].side] if records.kind == SIDES else None
         return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, of_side)
 
@@ -248,13 +252,16 @@ class Run:
         return (index.approximated() if approximate else index), batch.skipped
 
     def parse_item(self, word: str) -> Any:
-        """An item written as one word on the command line: a path, a text, or comma-separated numbers."""
-        if self.config.data.kind != "tabular":
-            return word
-        try:
-            return np.array([float(number) for number in word.split(",")], dtype=np.float32)
-        except ValueError:
-            raise InputError(f"{word!r} is not a row of numbers such as 5.1,3.5,1.4,0.2.") from None
+        """An item written as one word on the command line: a path, a text, or a row of a table.
+
+        A row is its values in the columns' order, or a JSON object: 5.1,3.5,red or {"weight": 5.1, "colour": "red"}.
+        """
+        return parse_row(word, self.columns) if self.config.data.kind == "tabular" else word
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table that the run was trained on."""
+        return tuple(self.model.assets.get("columns", ()))
 
     def verify(self, left: Any, right: Any, *, prior: float = 0.5) -> Verdict:
         """Whether two items are the same, at the calibrated threshold; with two towers one of each side, left first.
@@ -539,10 +546,13 @@ class Run:
         trained = self.config.data
         inherited = ["kind", "root"]
         if options.get("form") in (None, trained.form):  # a table of another form has other columns
-            inherited += ["label", "columns"] if labelled else ["columns"]
+            inherited += ["label"] if labelled else []
+            inherited += ["columns", "categories", "dates", "texts", "missing"]
         own = {key: getattr(trained, key) for key in inherited}
         if self.sides:
             own |= {"form": "pairs", "towers": "separate"}
+        if "features" not in self.model.assets:  # of complete rows the encoder learned nothing to fill in
+            own["missing"] = "error" if trained.kind == "tabular" else trained.missing
         merged = DataOptions(**own | {key: value for key, value in options.items() if value is not None})
         records = read_source(data, merged, labelled, usual_part)
         wanted = SIDES if self.sides else trained.kind or "tensor"
@@ -579,7 +589,7 @@ class Run:
         if isinstance(items, (str, Path)):
             raise InputError(f"items must be a list; {str(items)!r} is a single one. Write [{str(items)!r}].")
         if self.config.data.kind == "tabular":
-            return np.asarray(items, dtype=np.float32)
+            return rows_of(items, self.config.data, self.columns, "features" in self.model.assets)
         if self.config.data.kind == "image":
             return [str(item) if isinstance(item, Path) else item for item in items]
         return items
@@ -658,7 +668,7 @@ def train(
     encoder_arguments: Mapping[str, Any] | None = None,
     loss: str | Loss | None = None,
     validation: Any = None,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation | str | None = None,
     mine: MiningOptions | None = None,
     curriculum: CurriculumOptions | None = None,
     config: str | Path | Config | None = None,
@@ -681,7 +691,7 @@ def train(
             object; or any `loss(embeddings, labels)`, such as another library's. Its parameters are trained too. By
             default triplet, and contrastive for pairs marked similar or not.
         validation: validation data like `source`; by default a fifth of the classes is held out.
-        augmentation: random changes of training images.
+        augmentation: random changes of training images: their settings, or a preset by its name, such as "documents".
         mine: the rules of mining, with mine_every=N.
         curriculum: `tercet.training.batches.pacing.CurriculumOptions`, to train on a part of the data that grows.
         config: a config.toml, which may hold only some of the settings, to start from.

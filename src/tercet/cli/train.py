@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
 from tercet.cli.console import BY_THIRDS, Json, figure, parse, reporter, show, show_json
-from tercet.data.options import Augmentation
+from tercet.data.options import PRESETS, Augmentation, preset
 from tercet.encoders.options import ImageOptions, TabularOptions, TextOptions, TowersOptions
 from tercet.mining.options import MiningOptions
 from tercet.training.batches.pacing import CurriculumOptions
@@ -28,6 +29,7 @@ from tercet.training.config import (
 if TYPE_CHECKING:
     from tercet.training.request import Request
 
+Preset = Literal["faces", "products", "documents", "icons", "photographs", "none"]
 INTERRUPTED = 130
 STOPPED = 3
 
@@ -54,6 +56,9 @@ negative) or of pairs."""
 
     resume: FlagCreatePairsOff[bool] = False
     """Go on with the run in --out from its newest checkpoint, or start it if there is none."""
+
+    preset: Annotated[Preset | None, tyro.conf.arg(name="augmentation.preset")] = None
+    """Augmentation for images of this kind (signatures: documents); its single settings may be given too, and win."""
 
     json: Json = False
 
@@ -91,7 +96,7 @@ def request_of(command: Train) -> Request:
 
     return Request(
         source=command.source, data=command.data, loss=command.loss, batch=command.batch,
-        augmentation=command.augmentation, training=command.training, mine=command.mine,
+        augmentation=command.augmentation, preset=command.preset, training=command.training, mine=command.mine,
         curriculum=command.curriculum,
         encoders={"image": command.image, "text": command.text, "tabular": command.tabular},
     )  # fmt: skip
@@ -108,7 +113,16 @@ def _show_end(folder: Path, reason: str, as_json: bool) -> None:
 
 
 def _defaults(words: Sequence[str]) -> Train | None:
-    """The defaults that --config or --resume puts in place of Tercet's own."""
+    """The defaults that --config, --resume or a preset puts in place of Tercet's own."""
+    found, name = _of_file(words), value_of(words, "--augmentation.preset")
+    if name not in PRESETS:  # none is given, or one that there is not, as the parser will say
+        return found
+    missing: Any = tyro.MISSING
+    return dataclasses.replace(found or Train(source=missing, out=missing), augmentation=preset(name))
+
+
+def _of_file(words: Sequence[str]) -> Train | None:
+    """The defaults of --config, or of the run that is resumed."""
     out, named = value_of(words, "--out"), value_of(words, "--config")
     if "--resume" in words and out and (Path(out) / "config.toml").exists():
         return from_config(read_config(Path(out) / "config.toml"), out)

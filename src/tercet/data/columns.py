@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from tercet.data.features import kind_of
 from tercet.data.tablefiles import Table
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
@@ -32,9 +33,11 @@ SIDED = (
     ("image", "text"), ("image", "caption"), ("photo", "caption"), ("path", "caption"), ("image", "description"),
 )  # fmt: skip
 """Pairs of an image and a text, unless a column of labels says otherwise."""
+FORGED = ("forged", "forgery", "is_forged")
 MARKS = ("similar", "same", "label", "score")
 SCORES = ("score", "similarity", "similarity_score")
 """Columns that score pairs, where they hold other numbers than 1 and 0."""
+ENOUGH_TO_CLASSIFY = 20  # rows, from which on columns of few words are categories and not texts
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,16 @@ class Layout:
     label: str | None
     """The column of labels, or of marks or scores for such pairs."""
     kinds: tuple[str, ...] = ()
-    """The kind of each column, for two sides."""
+    """The kind of each column: of two sides, or of features ("number", "category", "date", "text")."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Columns that no model should learn from, each with the reason."""
+    forged: str | None = None
+    """The column that marks forgeries of the class in the label's column."""
 
     def unused(self, table: Table) -> list[str]:
         """Columns that mean nothing here."""
-        return [name for name in table.columns if name not in self.columns and name != self.label]
+        gone = {name for name, _ in self.left_out}
+        return [name for name in table.columns if name not in (*self.columns, *gone, self.label, self.forged)]
 
 
 def find_layout(table: Table, wishes: Wishes) -> Layout:
@@ -60,16 +68,23 @@ def find_layout(table: Table, wishes: Wishes) -> Layout:
     Raises:
         DataError: it cannot be told, or a named column is missing; the message lists the columns.
     """
-    for name in wishes.columns or ():
-        table.column(name, "--columns")
+    for option in ("columns", "categories", "dates", "texts"):
+        for name in getattr(wishes, option) or ():
+            table.column(name, f"--{option}")
     if wishes.label is not None:
         table.column(wishes.label, "--label")
     sides = _find_sides(table, wishes)
     if sides is not None:
         return _tuple_layout(table, sides, wishes)
     label = _find_label(table, wishes)
-    kind, columns = _find_items(table, wishes, label)
-    return Layout("items" if label is None else "labels", kind, columns, label)
+    form = "items" if label is None else "labels"
+    marks = [name for name in _named(table, FORGED) if name not in (label, *(wishes.columns or ()))]
+    forged = marks[0] if marks and label is not None else None
+    free = tuple(name for name in _free(table, wishes, label) if name != forged)
+    if _holds_features(table, free, wishes):
+        return replace(_features(table, free, wishes, form, label), forged=forged)
+    kind, columns = _find_items(table, free, wishes)
+    return Layout(form, kind, columns, label, forged=forged)
 
 
 def _named(table: Table, words: Sequence[str]) -> list[str]:
@@ -214,48 +229,87 @@ def _find_label(table: Table, wishes: Wishes) -> str | None:
     raise DataError(f"{table.source}: {problem}. Its columns are {table.listed()}; say which with --label{pairs}.")
 
 
-def _find_items(table: Table, wishes: Wishes, label: str | None) -> tuple[str, tuple[str, ...]]:
-    """The kind of the items, and the columns that hold them."""
+def _free(table: Table, wishes: Wishes, label: str | None) -> tuple[str, ...]:
+    """The columns that may hold the items."""
     free = wishes.columns or tuple(
         name for name in table.columns if name != label and (label or name not in _named(table, LABELS))
     )
     if not free:
         raise DataError(f"{table.source} holds nothing but the labels in {label!r}.")
-    if wishes.kind == "tabular":
-        _check_numbers(table, free, "--kind tabular")
-        return "tabular", _features(table, free, wishes)
+    return free
+
+
+def _holds_features(table: Table, free: Sequence[str], wishes: Wishes) -> bool:
+    """Whether a row is an item by its features: asked for, or all numbers, or numbers and words that classify.
+
+    Raises:
+        DataError: it may as well be an item by its text.
+    """
+    if wishes.kind is not None:
+        return wishes.kind == "tabular"
+    if wishes.named:
+        return True
     numeric = [name for name in free if is_numeric(table, name)]
     other = [name for name in free if name not in numeric]
-    if wishes.kind is None and not other:
-        return "tabular", _features(table, free, wishes)
-    if wishes.kind is None:
-        _check_nearly_numbers(table, other)
+    if not other:
+        return True
+    _check_nearly_numbers(table, other)
+    usual = wishes.columns is None and any(name in other for name in _named(table, TEXTS))
+    if usual or len(free) == 1 or any(holds_paths(table, name) for name in other):
+        return False
+    if wishes.columns is not None:
+        return True
+    kinds = {name: kind_of(table, name) for name in other}
+    texts = [name for name, kind in kinds.items() if kind == "text"]
+    if numeric and texts:
+        raise DataError(
+            f"{table.source}: {', '.join(numeric)} hold numbers and {', '.join(texts)} text. Say which are meant: "
+            f"--columns {texts[0]} for the texts alone, or --kind tabular for all columns as features."
+        )
+    if numeric:
+        return True
+    few = len(table) >= ENOUGH_TO_CLASSIFY
+    return few and not texts and any(kind in ("category", "date") for kind in kinds.values())
+
+
+def _find_items(table: Table, free: Sequence[str], wishes: Wishes) -> tuple[str, tuple[str, ...]]:
+    """The kind of items that are texts or images, and the column that holds them."""
+    other = [name for name in free if not is_numeric(table, name)]
     paths = [name for name in other if holds_paths(table, name)]
     kind = wishes.kind or ("image" if paths else "text")
     if kind == "image" and (paths or wishes.kind is None):
         return "image", (_only(table, paths, PATHS, "paths to images"),)
     texts = other or list(free)
-    if wishes.kind is None and wishes.columns is None and numeric and not _named(table, TEXTS):
-        raise DataError(
-            f"{table.source}: {', '.join(numeric)} hold numbers and {', '.join(texts)} text. Say which are "
-            f"meant: --columns {' '.join(numeric)}, or --columns {texts[0]}."
-        )
     words, what = (PATHS, "paths to images") if kind == "image" else (TEXTS, "texts")
     return kind, (_only(table, texts, words, what),)
 
 
-def _features(table: Table, free: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
-    """The feature columns; a column that only numbers the rows would be a feature by mistake."""
-    if wishes.columns is None:
-        for name in _named(table, ROW_NUMBERS):
-            values, _ = table.numbers(name)
-            if name in free and len(np.unique(values)) == len(table) > 1:
-                others = [other for other in free if other != name]
-                raise DataError(
-                    f"{table.source}: column {name!r} seems to number the rows, and would be taken as a "
-                    f"feature. Name the features: --columns {' '.join(others)}"
-                )
-    return tuple(free)
+def _features(table: Table, free: Sequence[str], wishes: Wishes, form: str, label: str | None) -> Layout:
+    """The feature columns with their kinds; those that only name the rows are left out, unless they are asked for."""
+    named, kinds, left_out = wishes.named, {}, {}
+    if not wishes.knows_kinds:
+        _check_nearly_numbers(table, [name for name in free if name not in named])
+    for name in dict.fromkeys((*free, *(name for name in named if wishes.columns is None))):
+        kind = named.get(name) or ("number" if wishes.knows_kinds else kind_of(table, name))
+        asked = wishes.columns is not None or name in named
+        if kind == "number":
+            _check_numbers(table, [name], "it is a column of numbers" if wishes.knows_kinds else "--kind tabular")
+        if not asked and (kind == "unique" or (kind == "number" and _numbers_rows(table, name))):
+            left_out[name] = "a value of its own in nearly every row"
+        elif kind == "empty" and not wishes.knows_kinds:
+            left_out[name] = "no value in any row"
+        else:
+            kinds[name] = "category" if kind == "unique" else kind
+    if not kinds:
+        gone = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise DataError(f"{table.source} holds no features: {gone}. Name those that are meant with --columns.")
+    return Layout(form, "tabular", tuple(kinds), label, tuple(kinds.values()), tuple(left_out.items()))
+
+
+def _numbers_rows(table: Table, name: str) -> bool:
+    """Whether a column of numbers only numbers the rows, by its name and its values."""
+    values, _ = table.numbers(name)
+    return name.strip().lower() in ROW_NUMBERS and len(np.unique(values)) == len(table) > 1
 
 
 def _only(table: Table, found: Sequence[str], words: Sequence[str], what: str) -> str:
@@ -276,7 +330,8 @@ def _check_numbers(table: Table, columns: Sequence[str], because: str) -> None:
             row = int(np.argmax(wrong))
             raise DataError(
                 f"{table.source}, {table.place(row)}, column {name!r}: {table.texts(name)[row]!r} is not a "
-                f"number ({because}). Correct it, or leave the column out with --columns."
+                f"number ({because}). Correct it, leave the column out with --columns, or take its words as "
+                f"categories with --categories {name}."
             )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from tercet.data.records import Records, Skipped, encode_labels, listed, plural,
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
 
+GENUINE = ("genuine", "real", "original")
+FORGED = ("forged", "forgery", "forgeries", "fake")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 
 
@@ -33,14 +36,31 @@ def read_folder(folder: Path, source: str, wishes: Wishes) -> Records:
         skipped += [Skipped(path.name, "not in the subfolder of a class") for path in loose]
         found = nested
     names = [path.relative_to(folder).as_posix() for path in found]
+    forged = find_forged(names) if labelled else None
     items = [str(path) for path in found] if kind == "image" else [_read_text(path) for path in found]
     labels, classes = encode_labels([name.split("/")[0] for name in names]) if labelled else (None, ())
     if wishes.labelled:
         _check_classes(source, classes)
+    if forged is not None:
+        records = _records(kind, items, names, labels, classes, skipped, source, "")
+        how = "folder with a subfolder for each writer, and in it one of genuine items and one of forged ones"
+        return replace(records, forged=forged).described(how)
     how = (
         f"folder with a subfolder for each class{' of .txt files' if kind == 'text' else ''}" if labelled else "folder"
     )
     return _records(kind, items, names, labels, classes, skipped, source, how)
+
+
+def find_forged(names: Sequence[str]) -> np.ndarray | None:
+    """Which files are forgeries, by the folders in those of their classes; None where these say nothing of it.
+
+    They do where there are no others but those of genuine and of forged items, and both.
+    """
+    kinds = [name.lower().split("/")[1:-1] for name in names]
+    if any(len(kind) != 1 or kind[0] not in (*GENUINE, *FORGED) for kind in kinds):
+        return None
+    forged = np.array([kind[0] in FORGED for kind in kinds])
+    return forged if 0 < forged.sum() < len(forged) else None
 
 
 def read_image(path: Path, source: str, wishes: Wishes) -> Records:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,10 @@ AREA = 64 * 64  # pixels that the automatic size aims at
 STEP = 8  # each side of the automatic size is a multiple of this
 SAMPLE = 64  # images looked at to find the automatic size
 BUDGET_BYTES = 2 * 1024**3
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+FORMATS = (
+    "PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA", "ICO",
+)  # fmt: skip
+"""What is decoded, whatever a file's name ends in. Pillow hands others to programs of their own, as PostScript."""
 
 Progress = Callable[[int, int], None]
 
@@ -56,17 +61,36 @@ def open_image(item: Any, draft: int | None = None) -> Any:
             return _plain(Image.fromarray(_squeezed(item)))
         if not isinstance(item, str | os.PathLike):
             return _plain(ImageOps.exif_transpose(item))
-        with Image.open(item) as image:
+        _check_file(item)
+        with Image.open(item, formats=_formats()) as image:
             _check_pixels(image)
             if draft is not None and image.format == "JPEG":
                 image.draft(None, (draft, draft))
             return _plain(ImageOps.exif_transpose(image))
     except Exception as cause:  # decoders raise whatever their format's reader meets
-        reason = str(cause) or type(cause).__name__
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         if isinstance(cause, Image.UnidentifiedImageError):
             reason = "not an image, or of a type that Pillow does not read"
         name = item if isinstance(item, str) else repr(item)[:80]  # only now: an array takes milliseconds to spell
         raise DataError(f"{name}: {reason}") from None
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    """Raise for what is no file with contents; a pipe would have to be waited for, without end."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("a folder" if stat.S_ISDIR(found.st_mode) else "not a file but a pipe or a device")
+    if found.st_size == 0:
+        raise ValueError("the file is empty")
 
 
 def _squeezed(array: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def make_loader(options: EncoderOptions, items: Sequence[Any], budget_bytes: int
     if options.input == "text":
         return TextLoader(items)
     if options.input == "tabular":
-        return TableLoader(np.asarray(items, dtype=np.float32))
+        rows = np.asarray(items)
+        return TableLoader(rows if rows.dtype == np.float64 else rows.astype(np.float32))
     raise InputError(f"The encoder's input is {options.input!r}; complete the options with prepare().")
 
 
@@ -85,18 +86,19 @@ class TextLoader:
 
 
 class TableLoader:
-    """Rows of numbers, float32 of shape (N, F)."""
+    """Rows of numbers, float32 of shape (N, F); or coded rows, float64 of shape (N, W), in which NaN is missing."""
 
     def __init__(self, items: np.ndarray) -> None:
         self.items = torch.from_numpy(np.ascontiguousarray(items))
 
     def batch(self, positions: Positions) -> torch.Tensor:
-        """A float32 tensor of shape (B, F)."""
+        """A tensor of shape (B, F) or (B, W)."""
         return self.items[torch.as_tensor(np.asarray(positions, dtype=np.int64))]
 
     def check(self, progress: Progress | None = None) -> list[tuple[int, str]]:
         """Rows that hold a number that is not finite."""
-        bad = torch.nonzero(~torch.isfinite(self.items).all(dim=1)).flatten().tolist()
+        wrong = ~torch.isfinite(self.items) & ~(self.items.isnan() & (self.items.dtype == torch.float64))
+        bad = torch.nonzero(wrong.any(dim=1)).flatten().tolist()
         return [(place, "a value is not finite") for place in bad]
 
 

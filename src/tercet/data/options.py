@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from tercet.errors import InputError
+from tercet.errors import InputError, check_choice
 
 _LIMITS = {"rotation_degrees": 90.0, "crop": 0.95, "hue": 0.5}
 COLOURS = ("saturation", "hue", "grey")
@@ -53,3 +54,38 @@ class Augmentation:
     def changes_nothing(self) -> bool:
         """Whether every change is turned off."""
         return not any(getattr(self, field.name) for field in fields(self))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "faces": {"rotation_degrees": 8.0, "shift": 0.06, "brightness": 0.3, "contrast": 0.3, "erase": 0.1, "blur": 0.1},
+    "products": {"scale": 0.2, "shift": 0.1, "crop": 0.4, "saturation": 0.2, "erase": 0.1},
+    "documents": {"mirror": False, "rotation_degrees": 4.0, "shift": 0.05, "contrast": 0.3, "blur": 0.2},
+    "icons": {"mirror": False, "scale": 0.2, "shift": 0.1},
+    "photographs": {
+        "rotation_degrees": 5.0, "scale": 0.0, "shift": 0.0, "brightness": 0.3, "contrast": 0.3, "crop": 0.6,
+        "saturation": 0.3, "hue": 0.03, "grey": 0.1, "blur": 0.1,
+    },
+    "none": {
+        "mirror": False, "rotation_degrees": 0.0, "scale": 0.0, "shift": 0.0, "brightness": 0.0, "contrast": 0.0,
+    },
+}  # fmt: skip
+"""What each preset sets; the rest are the defaults. docs/images.md says why."""
+
+
+def preset(name: str, **explicit: Any) -> Augmentation:
+    """The settings of a preset, of which those given win.
+
+    Raises:
+        InputError: there is no such preset, or a setting is not allowed.
+    """
+    check_choice("augmentation.preset", name, tuple(PRESETS))
+    return Augmentation(**PRESETS[name] | explicit)
+
+
+def without_idle_colours(settings: Augmentation, name: str | None, channels: int | None) -> Augmentation:
+    """The settings without the changes of colour that a preset brought, where the encoder takes images in grey."""
+    if name is None or channels != 1:
+        return settings
+    own = PRESETS[name]
+    idle: dict[str, Any] = {one: 0.0 for one in COLOURS if one in own and getattr(settings, one) == own[one]}
+    return replace(settings, **idle)

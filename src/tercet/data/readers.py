@@ -13,8 +13,9 @@ from tercet.data.layouts import LAYOUTS, find_layout, read_part
 from tercet.data.layouts import usual_part as usual_part_of
 from tercet.data.objects import read_objects
 from tercet.data.records import Records
-from tercet.data.tables import read_table
-from tercet.data.wishes import FORMS, IMAGE_SUFFIXES, KINDS, TABLE_SUFFIXES, TOWERS, Wishes
+from tercet.data.tablefiles import is_frame, table_of_frame
+from tercet.data.tables import read_table, records_of
+from tercet.data.wishes import FORMS, IMAGE_SUFFIXES, KINDS, MISSING_VALUES, TABLE_SUFFIXES, TOWERS, Wishes
 from tercet.errors import DataError, InputError, check_choice, suggest
 
 
@@ -31,15 +32,19 @@ def read(
     layout: str | None = None,
     part: str | None = None,
     usual_part: str = "train",
+    missing: str = "impute",
+    categories: Sequence[str] | None = None,
+    dates: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Records:
     """Records of a folder, a file or Python objects.
 
     Args:
         source: a folder with a subfolder for each class (of images, or of .txt files); a table (.csv, .tsv,
-            .jsonl, .parquet) with labels, triplets or pairs; an image; a .txt file with a text a line. From
-            Python
-            also: a list of paths, texts or Pillow images; an array of shape (N, F); a tuple of either and its
-            labels; a torch Dataset that gives (input, label); or `Records`, which are returned as they are.
+            .jsonl, .parquet) with labels, triplets or pairs; an image; a .txt file with a text a line. From Python
+            also: a DataFrame (pandas, polars, or a table of pyarrow); a list of paths, texts or Pillow images; an array
+            of shape (N, F); a tuple of either and its labels; a torch Dataset that gives (input, label); or `Records`,
+            which are returned as they are.
         kind: "image", "text" or "tabular", instead of what is found.
         form: "labels", "triplets", "pairs", "marked-pairs", "scored-pairs" or "items" (unlabelled), instead of what is
             found.
@@ -56,6 +61,11 @@ def read(
             needed.
         part: which part of it, such as "train" or "query".
         usual_part: the part when none is named.
+        missing: what to do with values that a table of features lacks: "impute" keeps them as missing, for the encoder
+            to fill in; "error" names the first one.
+        categories: feature columns that hold categories, instead of what is found by their contents.
+        dates: feature columns that hold dates.
+        texts: feature columns that hold texts.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or line.
@@ -69,24 +79,33 @@ def read(
         check_choice("--form", form, FORMS)
     if towers is not None:
         check_choice("--towers", towers, TOWERS)
+    check_choice("--missing", missing, MISSING_VALUES)
+    lists = (None if names is None else tuple(names) for names in (categories, dates, texts))
     named = None if columns is None else tuple(columns)
     labelled = labelled and form != "items"
-    wishes = Wishes(kind, form, label, named, None if root is None else Path(root), labelled, towers)
+    folder = None if root is None else Path(root)
+    wishes = Wishes(kind, form, label, named, folder, labelled, towers, missing, *lists)
     if isinstance(source, str | os.PathLike):
         found = find_layout(source, layout) if layout or labelled else None
         if found is not None:
             return _read_layout(found, str(source), usual_part_of(found, part, usual_part), wishes)
+    _refuse_layout(source, layout, part)
+    if isinstance(source, str | os.PathLike):
+        return _read_path(Path(source), str(source), wishes)
+    if is_frame(source):
+        return records_of(table_of_frame(source), wishes, [folder or Path()], "DataFrame")
+    if towers is not None:
+        raise InputError("towers is for a table with two columns of positive pairs; the source is no table.")
+    return read_objects(source, wishes)
+
+
+def _refuse_layout(source: Any, layout: str | None, part: str | None) -> None:
     if layout is not None or part is not None:
         raise InputError(
             f"{'part' if layout is None else 'layout'} is {(layout or part)!r}, which is for the folder of a data set; "
             f"{source if isinstance(source, str | os.PathLike) else 'the source'} is none that is known: "
             f"{', '.join(LAYOUTS)}."
         )
-    if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source), str(source), wishes)
-    if towers is not None:
-        raise InputError("towers is for a table with two columns of positive pairs; the source is no table.")
-    return read_objects(source, wishes)
 
 
 def _read_layout(layout: str, source: str, part: str, wishes: Wishes) -> Records:
@@ -126,7 +145,8 @@ def _near(path: Path) -> str:
 
 
 def _refuse_table_options(source: str, wishes: Wishes) -> None:
-    given = {"--label": wishes.label, "--columns": wishes.columns, "--root": wishes.root, "--towers": wishes.towers}
+    given = {"--label": wishes.label, "--columns": wishes.columns, "--root": wishes.root, "--towers": wishes.towers,
+             "--categories": wishes.categories, "--dates": wishes.dates, "--texts": wishes.texts}  # fmt: skip
     named = [option for option, value in given.items() if value is not None]
     if named:
         raise InputError(f"{' and '.join(named)} can only be given for a table; {source} is none.")

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tercet.data.sides import SIDES, Sided
 from tercet.errors import DataError
+
+if TYPE_CHECKING:
+    from tercet.data.features import Features
 
 NOUNS = {SIDES: "item", "image": "image", "text": "text", "tabular": "row", "tensor": "item"}
 NAME_LENGTH = 60  # characters of a text that name it in reports
@@ -50,6 +53,11 @@ class Records:
     """As the user gave it."""
     description: str
     """One sentence, said aloud before training."""
+    features: Features | None = None
+    """Of a table with missing values or with other columns than numbers: what its coded rows mean, whose items are
+    float64 of shape (N, W)."""
+    forged: np.ndarray | None = None
+    """bool of shape (N,): which items imitate others of their class, and so are like none; a class is a writer."""
 
     scores: np.ndarray | None = None
     """float64 of shape (T,), for pairs scored by how alike they are."""
@@ -128,6 +136,15 @@ class Records:
         hashes = [_fingerprint(self.kind, self.items[i]) for i in range(len(self))]
         return np.array(hashes, dtype=np.int64)
 
+    def label_names(self) -> list[str] | None:
+        """The class of each item, in words; of a forgery that it is one."""
+        if self.labels is None:
+            return None
+        names = [self.classes[code] for code in self.labels]
+        if self.forged is None:
+            return names
+        return [f"{name} (forged)" if forged else name for name, forged in zip(names, self.forged, strict=True)]
+
     def image_shape(self) -> tuple[tuple[int, int], int]:
         """The automatic ((height, width), channels) of these images; see `images.describe_images`."""
         from tercet.data.images import describe_images
@@ -138,7 +155,8 @@ class Records:
         """How much there is, in words: "400 images in 40 classes"."""
         words = plural(len(self), NOUNS[self.kind])
         if self.labels is not None:
-            return f"{words} in {plural(len(self.classes), 'class')}"
+            imitations = "" if self.forged is None else f", {int(self.forged.sum()):,} of them forged"
+            return f"{words} in {plural(len(self.classes), 'class')}{imitations}"
         if self.tuples is None:
             return words
         what = {"triplets": "triplet", "pairs": "pair", "marked-pairs": "marked pair", "scored-pairs": "scored pair"}[
@@ -157,7 +175,8 @@ class Records:
             labels, classes = labels.astype(np.int64), tuple(classes[code] for code in present)
         names = [self.names[i] for i in positions]
         items = _pick_items(self.items, positions)
-        return replace(self, items=items, names=names, labels=labels, classes=classes)
+        forged = None if self.forged is None else self.forged[positions]
+        return replace(self, items=items, names=names, labels=labels, classes=classes, forged=forged)
 
     def _pick_tuples(self, rows: np.ndarray) -> Records:
         assert self.tuples is not None

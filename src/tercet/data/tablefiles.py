@@ -89,6 +89,29 @@ def load_table(path: Path, source: str) -> Table:
     return table
 
 
+def is_frame(source: Any) -> bool:
+    """Whether this is a DataFrame or a table of pyarrow: something that gives its columns as Arrow does."""
+    return hasattr(source, "__arrow_c_stream__") and hasattr(source, "columns")
+
+
+def table_of_frame(frame: Any) -> Table:
+    """The table in a DataFrame of pandas or polars, or in a table of pyarrow; an index of pandas is left out.
+
+    Raises:
+        DataError: it is empty, or a column holds values that Arrow cannot.
+    """
+    source = f"the {type(frame).__name__}"
+    try:
+        table = pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError) as cause:
+        raise DataError(f"{source} cannot be read: {str(cause).splitlines()[0]}.") from None
+    names = [name for name in table.column_names if not name.startswith("__index_level_")]
+    _check_header(names, source)
+    if not names or table.num_rows == 0:
+        raise DataError(f"{source} holds no rows.")
+    return Table(source, {name: _parquet_column(table[name], name, source) for name in names})
+
+
 def _load_csv(path: Path, source: str) -> Table:
     import pyarrow.csv
 

@@ -9,20 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from tercet.data.columns import Layout, find_layout
+from tercet.data.features import Features, code_rows, missing_of, places, width_of
 from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
 from tercet.data.sides import SIDES, Sided
 from tercet.data.tablefiles import Table, load_table
 from tercet.data.wishes import Wishes
 from tercet.errors import DataError
 
+NOUNS_OF_KINDS = {"number": "numbers", "category": "categories", "date": "dates", "text": "texts"}
 MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
 def read_table(path: Path, source: str, wishes: Wishes) -> Records:
     """Records of a table; which column means what is found from names and contents, unless the user says."""
-    table = load_table(path, source)
-    layout = find_layout(table, wishes)
     folders = [wishes.root] if wishes.root is not None else [path.parent, Path()]
+    return records_of(load_table(path, source), wishes, folders, f"{path.suffix[1:].lower()} table")
+
+
+def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) -> Records:
+    """Records of a loaded table; paths to images start from these folders, and `how` says what it was given as."""
+    layout, source = find_layout(table, wishes), table.source
     if wishes.towers is not None and layout.form in ("labels", "items"):
         raise DataError(f"{source} holds {layout.form}, and --towers is for two columns of positive pairs.")
     if layout.kind == SIDES:
@@ -31,23 +37,47 @@ def read_table(path: Path, source: str, wishes: Wishes) -> Records:
         records = _read_tuples(table, layout, folders)
     else:
         labels, classes = (None, ()) if layout.label is None else _read_labels(table, layout.label, wishes)
-        read_rows = _read_numbers if layout.kind == "tabular" else _read_items
-        records = read_rows(table, layout, folders, labels, classes)
-    return records.described(f"{path.suffix[1:].lower()} table{_meaning(table, layout)}")
+        if layout.kind == "tabular":
+            records = _read_features(table, layout, labels, classes, wishes.missing)
+        else:
+            records = _read_items(table, layout, folders, labels, classes)
+        if layout.forged is not None:
+            records = _with_forged(
+                records, _read_marks(table, layout.forged, "the item is forged", "Correct it."), table
+            )
+    return records.described(f"{how}{_meaning(table, layout)}{_lacking(records)}")
 
 
 def _meaning(table: Table, layout: Layout) -> str:
     """Which columns mean what, said aloud."""
-    if layout.kinds:
+    if layout.kind == SIDES:
         both = " with ".join(f"{kind}s in {name!r}" for kind, name in zip(layout.kinds, layout.columns, strict=True))
         unused = layout.unused(table)
         return f", pairs of {both}" + (f"; not used: {', '.join(unused)}" if unused else "")
     named = (layout.label,) if layout.form == "labels" else layout.columns
     meant = f", {layout.form.replace('-', ' ')} in {', '.join(map(repr, named))}"
-    if len(named) > 3:
+    if layout.kind == "tabular" and set(layout.kinds) != {"number"}:
+        meant += f"; features: {'; '.join(_of_a_kind(layout, kind) for kind in dict.fromkeys(layout.kinds))}"
+    elif len(named) > 3:
         meant = f", {len(named)} columns of features"
     unused = layout.unused(table)
-    return meant + (f"; not used: {', '.join(unused)}" if unused else "")
+    meant += f", forgeries marked in {layout.forged!r}" if layout.forged else ""
+    left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in layout.left_out)
+    return meant + left_out + (f"; not used: {', '.join(unused)}" if unused else "")
+
+
+def _of_a_kind(layout: Layout, kind: str) -> str:
+    names = [repr(name) for name, own in zip(layout.columns, layout.kinds, strict=True) if own == kind]
+    return f"{NOUNS_OF_KINDS[kind]} in {', '.join(names)}"
+
+
+def _lacking(records: Records) -> str:
+    """Which values are missing, said aloud."""
+    if records.features is None:
+        return ""
+    missing = missing_of(records.items, records.features)
+    counted = ", ".join(f"{count:,} in {name!r}" for name, count in missing.items())
+    return f"; missing and imputed: {counted}" if missing else ""
 
 
 def _read_labels(table: Table, column: str, wishes: Wishes) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -67,16 +97,45 @@ def _read_labels(table: Table, column: str, wishes: Wishes) -> tuple[np.ndarray,
     return labels, classes
 
 
-def _read_numbers(
-    table: Table, layout: Layout, folders: Sequence[Path], labels: np.ndarray | None, classes: tuple[str, ...]
+def _read_features(
+    table: Table, layout: Layout, labels: np.ndarray | None, classes: tuple[str, ...], missing: str
 ) -> Records:
-    """A row an item: its numbers. Any that is missing or not finite is an error."""
-    features = np.stack([table.numbers(column)[0] for column in layout.columns], axis=1)
-    places = [table.place(row) for row in range(len(table))]
-    items = finite(features, layout.columns, table.source, places)
-    return Records(
-        "tabular", items, places, labels, classes, None, None, layout.columns, (), table.source, ""
-    )  # fmt: skip
+    """A row an item: its numbers, coded where some are missing or no numbers. See `data/features.py`."""
+    names = [table.place(row) for row in range(len(table))]
+    plain = set(layout.kinds) == {"number"}
+    if plain:
+        numbers = np.stack([table.numbers(column)[0] for column in layout.columns], axis=1)
+        if missing == "error" or not np.isnan(numbers).any():
+            items = finite(numbers, layout.columns, table.source, names)
+            return _rows(table, layout, items, names, labels, classes, None)
+    items, features = code_rows(table, layout.columns, layout.kinds)
+    if missing == "error":
+        _refuse_missing(items, features, table)
+    records = _rows(table, layout, items, names, labels, classes, features)
+    empty = np.flatnonzero(np.all(np.isnan(items) | (items == 0) & _of_texts(features), axis=1))
+    return records.without((int(row), "every value is missing") for row in empty)
+
+
+def _rows(
+    table: Table, layout: Layout, items: np.ndarray, names: list[str], labels: np.ndarray | None,
+    classes: tuple[str, ...], features: Features | None,
+) -> Records:  # fmt: skip
+    return Records("tabular", items, names, labels, classes, None, None, layout.columns, (), table.source, "", features)
+
+
+def _of_texts(features: Features) -> np.ndarray:
+    """Which numbers of a coded row are counts of words."""
+    return np.concatenate([np.full(width_of(kind), kind == "text") for kind in features.kinds])
+
+
+def _refuse_missing(items: np.ndarray, features: Features, table: Table) -> None:
+    for name, place in zip(features.names, places(features.kinds), strict=True):
+        gone = np.flatnonzero(np.isnan(items[:, place.start]))
+        if len(gone):
+            raise DataError(
+                f"{table.source}, {table.place(int(gone[0]))}, column {name!r}: the value is missing (--missing "
+                "error). Fill it in, remove the row, or leave the column out with --columns."
+            )
 
 
 def finite(features: np.ndarray, columns: Sequence[str], source: str, places: Sequence[str]) -> np.ndarray:
@@ -121,7 +180,9 @@ def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Recor
     scores = _read_scores(table, str(layout.label)) if layout.form == "scored-pairs" else None
     similar = None if layout.label is None or scores is not None else _read_marks(table, layout.label)
     tuples = codes.reshape(-1, len(sides))
-    records = Records(layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "", scores)
+    records = Records(
+        layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "", scores=scores
+    )
     gone = sorted({int(codes[place]) for place in missing})
     return without_missing(_without_contradictions(records, table), gone, "say --root FOLDER for another")
 
@@ -161,14 +222,16 @@ def _without_contradictions(records: Records, table: Table) -> Records:
     return replace(records.take_tuples(np.flatnonzero(~wrong)), skipped=skipped) if skipped else records
 
 
-def _read_marks(table: Table, column: str) -> np.ndarray:
+def _read_marks(
+    table: Table, column: str, what: str = "the pair is similar",
+    remedy: str = "Name another column with --label, or say --form pairs if every pair is similar.",
+) -> np.ndarray:  # fmt: skip
     marks = table.texts(column)
     for row, mark in enumerate(marks):
         if (mark or "").strip().lower() not in MARKS:
             raise DataError(
-                f"{table.source}, {table.place(row)}, column {column!r}: {mark!r} does not say whether the "
-                f"pair is similar; allowed are 1 and 0, or true and false. Name another column with --label, "
-                f"or say --form pairs if every pair is similar."
+                f"{table.source}, {table.place(row)}, column {column!r}: {mark!r} does not say whether {what}; allowed "
+                f"are 1 and 0, or true and false. {remedy}"
             )
     return np.array([MARKS[str(mark).strip().lower()] for mark in marks], dtype=bool)
 
@@ -182,6 +245,19 @@ def _read_scores(table: Table, column: str) -> np.ndarray:
             f"Fill it in or remove the row."
         )
     return scores
+
+
+def _with_forged(records: Records, forged: np.ndarray, table: Table) -> Records:
+    """The records with their forgeries, of rows of which some may have been left out."""
+    if not 0 < forged.sum() < len(forged):
+        return records
+    if len(records) != len(forged):
+        gone = {one.name for one in records.skipped}
+        cells = [table.texts(name) for name in table.columns]
+        left = [row for row in range(len(table)) if table.place(row) not in gone
+                and not any(column[row] in gone for column in cells)]  # fmt: skip
+        forged = forged[left]
+    return replace(records, forged=forged)
 
 
 def find_files(values: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[int]]:

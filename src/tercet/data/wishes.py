@@ -17,6 +17,8 @@ LayoutName = Literal[
     "cub200", "cars196", "sop", "inshop", "market1501", "lfw", "omniglot", "stsb", "wikipedia-sections"
 ]  # fmt: skip
 """The names of `layouts.LAYOUTS`."""
+
+MISSING_VALUES = ("impute", "error")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -31,3 +33,18 @@ class Wishes:
     root: Path | None = None
     labelled: bool = True
     towers: str | None = None
+    missing: str = "impute"
+    categories: tuple[str, ...] | None = None
+    dates: tuple[str, ...] | None = None
+    texts: tuple[str, ...] | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The kind of each feature column that is named with one."""
+        lists = {"category": self.categories, "date": self.dates, "text": self.texts}
+        return {name: kind for kind, names in lists.items() for name in names or ()}
+
+    @property
+    def knows_kinds(self) -> bool:
+        """Whether the kinds of all columns are said, as a run says them: what is not named is a number."""
+        return None not in (self.categories, self.dates, self.texts)

@@ -22,6 +22,7 @@ from torch import nn
 from tercet.encoders import images, texts
 from tercet.encoders.base import Encoder
 from tercet.encoders.custom import build_custom
+from tercet.encoders.features import describe_features
 from tercet.encoders.options import (
     CustomOptions,
     EncoderOptions,
@@ -30,11 +31,23 @@ from tercet.encoders.options import (
     TextOptions,
     TowersOptions,
 )
-from tercet.encoders.tables import TableNetwork
+from tercet.encoders.tables import FeatureNetwork, TableNetwork
 from tercet.encoders.towers import TwoTowers
 from tercet.errors import InputError
 
 Assets = dict[str, Any]
+
+
+class CodedFeatures(Protocol):
+    """What is asked of the columns of coded rows."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of each "number", "category", "date" or "text"."""
 
 
 class TrainingData(Protocol):
@@ -51,6 +64,10 @@ class TrainingData(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of features."""
+
+    @property
+    def features(self) -> CodedFeatures | None:
+        """What the numbers of coded rows mean, where rows are coded."""
 
     def image_shape(self) -> tuple[tuple[int, int], int]:
         """The automatic (height, width) and channels."""
@@ -74,7 +91,11 @@ def prepare(options: EncoderOptions, records: TrainingData) -> tuple[EncoderOpti
         raise InputError("The dataset gives tensors, the encoder is for 'text'; give a list of texts and labels.")
     if isinstance(options, TextOptions):
         return _prepare_texts(options, records)
-    return options, {"columns": list(records.columns) or _number_columns(records.items)}
+    assets: Assets = {"columns": list(records.columns) or _number_columns(records.items)}
+    if records.features is not None:
+        rows = torch.from_numpy(records.items)
+        assets["features"] = describe_features(records.features.names, records.features.kinds, rows)
+    return options, assets
 
 
 def build(options: EncoderOptions, assets: Assets, folder: Path | None = None) -> Encoder:
@@ -98,7 +119,7 @@ def build(options: EncoderOptions, assets: Assets, folder: Path | None = None) -
     elif isinstance(options, TextOptions):
         encoder = texts.build_texts(options, assets, folder)
     elif isinstance(options, TabularOptions):
-        encoder = TableNetwork(options, assets)
+        encoder = (FeatureNetwork if "features" in assets else TableNetwork)(options, assets)
     else:
         encoder = build_custom(options)
     return encoder.train()
@@ -106,7 +127,7 @@ def build(options: EncoderOptions, assets: Assets, folder: Path | None = None) -
 
 def fit_buffers(encoder: nn.Module, records: TrainingData) -> None:
     """Set what an encoder keeps of the training data: the mean and deviation of features."""
-    if isinstance(encoder, TableNetwork):
+    if isinstance(encoder, TableNetwork | FeatureNetwork):
         rows = records.items
         if not isinstance(rows, np.ndarray):
             rows = np.stack([np.asarray(rows[place]) for place in range(len(rows))])
@@ -151,6 +172,11 @@ def _prepare_texts(options: TextOptions, records: TrainingData) -> tuple[TextOpt
 def _prepare_custom(options: CustomOptions, records: TrainingData) -> CustomOptions:
     if options.input not in (None, records.kind):
         raise InputError(f"The data are of kind {records.kind!r}, the encoder's input is {options.input!r}.")
+    if records.features is not None:
+        raise InputError(
+            "an encoder of your own takes rows of numbers, and this table has missing values or columns of another "
+            "kind. Fill it in, or name the columns of numbers with columns."
+        )
     completed = replace(options, input=records.kind)  # type: ignore[arg-type]
     if records.kind != "image" or (options.size is not None and options.channels is not None):
         return completed

@@ -17,38 +17,36 @@ from torch import nn
 from tercet.encoders.base import Backbone, Encoder, make_head
 from tercet.encoders.options import ImageOptions
 from tercet.encoders.pretrained import load_config, load_model
+from tercet.encoders.residual import GROUPS, residual_layers
 from tercet.errors import InputError, require
 
 FAINT = 0.05  # added to a deviation: an image of one grey has none, and its noise must not be blown up
-GROUPS = 8  # of channels normalised together: no statistics of the batch, so a batch may be computed in parts
 
 
 class ImageNetwork(Encoder):
     """A small convolutional network with group normalisation, for small images and small data.
 
     Takes images of any size, uint8 or floats in [0, 1], of shape (B, C, H, W), each standardised by itself, so that
-    exposure does not matter. Three convolutions, to an eighth of the size; the last maps are averaged over a grid of
-    parts, and the head sees the parts side by side. That keeps where things are, which tells aligned images (faces,
-    icons, products, signatures) apart far better than one average over all; `grid=1` is that average. With `symmetric`
-    the features of an image and of its mirror image are averaged: both have the same embedding.
+    exposure does not matter. Three convolutions, or residual blocks at three sizes, to an eighth of the size; the last
+    maps are averaged over a grid of parts, and the head sees the parts side by side. That keeps where things are, which
+    tells aligned images (faces, icons, products, signatures) apart far better than one average over all; `grid=1` is
+    that average. With `symmetric` the features of an image and of its mirror image are averaged: both have the same
+    embedding.
     """
 
     def __init__(self, options: ImageOptions) -> None:
         super().__init__(options.normalize)
         assert options.channels is not None
         assert options.size is not None
-        width = options.width
         self.channels = options.channels
         self.grid = _grid(options.size, options.grid)
         self.symmetric = options.symmetric
-        self.layers = nn.Sequential(
-            nn.Conv2d(options.channels, width, 5, stride=2, padding=2),
-            nn.GroupNorm(GROUPS, width),
-            nn.ReLU(),
-            *_halving(width, 2 * width),
-            *_halving(2 * width, 4 * width),
-        )
-        self.head = make_head(options.head, 4 * width * self.grid[0] * self.grid[1], options.dim)
+        if options.network == "residual":
+            self.layers = residual_layers(options.channels, options.width, options.depth)
+        else:
+            self.layers = _plain_layers(options.channels, options.width)
+        features = 4 * options.width * self.grid[0] * self.grid[1]
+        self.head = make_head(options.head, features, options.dim)
 
     def embed(self, batch: torch.Tensor) -> torch.Tensor:
         """Embeddings before normalisation."""
@@ -63,6 +61,16 @@ class ImageNetwork(Encoder):
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         """The parts of the last maps side by side, of shape (B, F)."""
         return F.adaptive_avg_pool2d(self.layers(images), self.grid).flatten(1)
+
+
+def _plain_layers(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 5, stride=2, padding=2),
+        nn.GroupNorm(GROUPS, width),
+        nn.ReLU(),
+        *_halving(width, 2 * width),
+        *_halving(2 * width, 4 * width),
+    )
 
 
 def _halving(inside: int, outside: int) -> list[nn.Module]:

@@ -56,8 +56,12 @@ class ImageOptions:
     """1 for grey, 3 for colour; otherwise found from the images, or given by the weights."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """How an image of other proportions is fitted: cut off, padded with black, or stretched."""
+    network: Literal["plain", "residual"] = "plain"
+    """The network from scratch: three convolutions, or residual blocks, which learn more in more time."""
     width: int = 16
     """Channels of the first layer of the network from scratch; the later two have 2 and 4 times as many."""
+    depth: int = 1
+    """Blocks at each of the three sizes of the residual network."""
     grid: int = 4
     """Parts on the longer side that the network from scratch tells apart; 1 forgets where things are."""
     symmetric: bool = False
@@ -66,8 +70,11 @@ scratch; twice the work). Right for faces, wrong for writing."""
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, ("crop", "pad", "stretch"))
-        _check_positive(self, "dim", "width", "grid")
-        _check_weights(self, "width", "grid", "symmetric")
+        check_choice("network", self.network, ("plain", "residual"))
+        _check_positive(self, "dim", "width", "depth", "grid")
+        _check_weights(self, "network", "width", "depth", "grid", "symmetric")
+        if self.depth != 1 and self.network == "plain":
+            raise InputError(f"depth is {self.depth}, but it belongs to network='residual'; the plain one has none.")
         if self.width % 8:
             raise InputError(f"width is {self.width}; allowed is a multiple of 8.")
         if self.channels not in (None, 1, 3):
@@ -118,7 +125,7 @@ own."""
 
 @dataclass(frozen=True)
 class TabularOptions:
-    """An encoder of rows of numbers: standardised, then an MLP, or linear without hidden layers."""
+    """An encoder of rows of a table: standardised, then an MLP, or linear without hidden layers."""
 
     kind: ClassVar[str] = "tabular"
     input: ClassVar[str] = "tabular"
@@ -129,9 +136,16 @@ class TabularOptions:
     """Scale embeddings to length 1."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers; none makes the encoder a linear map."""
+    one_hot: int = 16
+    """Up to so many categories of a column are features of their own; of a column with more each has a learned \
+vector."""
+    non_negative: bool = False
+    """Make the numbers of an embedding positive, as the jaccard distance needs them."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "dim")
+        if self.one_hot < 0:
+            raise InputError(f"one_hot is {self.one_hot}; allowed is a whole number from 0 up.")
         if any(width < 1 for width in self.hidden):
             raise InputError(f"hidden is {self.hidden}; allowed are whole numbers from 1 up.")
 

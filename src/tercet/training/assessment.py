@@ -7,10 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from tercet.data.features import Features, places
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
 from tercet.distances import resolve
+from tercet.encoders.features import Coded, describe_features
+from tercet.encoders.options import TabularOptions
 from tercet.errors import DataError, InputError
 from tercet.evaluation import (
     Evaluation,
@@ -24,6 +28,7 @@ from tercet.evaluation import (
     given_pairs,
     pairs_across,
 )
+from tercet.evaluation.forgeries import evaluate_forgeries
 from tercet.evaluation.pairs import MOST_LISTED
 from tercet.training.batches.supervision import labels_of
 from tercet.training.map import Map, make_map
@@ -145,7 +150,7 @@ def evaluate_vectors(
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
     if records.form in ("labels", "pairs"):
-        if records.labels is not None and trained and set(records.classes) <= set(trained):
+        if records.labels is not None and records.forged is None and trained and set(records.classes) <= set(trained):
             settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
         if records.labels is None:
             _check_no_gallery(records, searched)
@@ -153,6 +158,8 @@ def evaluate_vectors(
         found = evaluate_embeddings(
             vectors, labels, max_pairs=_most_pairs(intervals), **settings, **searched.settings()
         )
+        if records.forged is not None and intervals:
+            found = _with_forgeries(found, vectors, records, settings)
         return found if records.labels is not None else replace(found, classes=[])  # the pairs' numbers name nothing
     _check_no_search(records, searched)
     if searched.ks != USUAL_KS:
@@ -174,6 +181,18 @@ def _check_no_search(records: Records, searched: Searched) -> None:
         raise DataError(
             f"{records.source} holds {what}; a gallery, groups, exclude and approximate are for data with labels."
         )
+
+
+def _with_forgeries(
+    found: Evaluation, vectors: np.ndarray, records: Records, settings: Mapping[str, Any]
+) -> Evaluation:
+    """The evaluation with skilled and random forgeries apart."""
+    assert records.labels is not None
+    assert records.forged is not None
+    metrics, missing = evaluate_forgeries(
+        vectors, records.labels, records.forged, settings["distance"], settings["threshold"]
+    )
+    return replace(found, metrics={**found.metrics, **metrics}, missing={**found.missing, **missing})
 
 
 def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
@@ -279,6 +298,8 @@ def _raw_vectors(datas: list[Readable]) -> np.ndarray:
     vectors = np.concatenate([_flat(one) for one in datas])
     if data.records.kind == "image":
         return vectors - vectors.mean(axis=1, keepdims=True)
+    if data.records.features is not None:
+        return standard_features(data.records.features, np.concatenate([one.records.items for one in datas]))
     if data.records.kind == "tabular":
         deviation = vectors.std(axis=0)
         return (vectors - vectors.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
@@ -296,6 +317,21 @@ def _flat(data: Readable) -> np.ndarray:
     parts = (positions[i : i + 256] for i in range(0, len(positions), 256))
     flat = [np.asarray(data.loader.batch(part)).reshape(len(part), -1) for part in parts]
     return np.concatenate(flat).astype(np.float32)
+
+
+def standard_features(features: Features, items: np.ndarray) -> np.ndarray:
+    """Coded rows as features without learning: standardised, and up to 16 categories of a column as one each."""
+    rows = torch.from_numpy(items)
+    described = describe_features(features.names, features.kinds, rows)
+    few = [one.get("categories", 0) <= TabularOptions.one_hot for one in described]
+    kept = [one for one, is_few in zip(described, few, strict=True) if is_few]
+    columns = [place for place, is_few in zip(places(features.kinds), few, strict=True) if is_few]
+    if not kept:
+        return np.zeros((len(items), 1), dtype=np.float32)
+    chosen = torch.cat([rows[:, place] for place in columns], dim=1)
+    coded = Coded(kept, TabularOptions.one_hot)
+    coded.fit(chosen)
+    return coded(chosen).numpy()
 
 
 def _positions(evaluation: Evaluation, mistaken: list[dict[str, Any]], suspected: dict[str, Any]) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tomli_w
 
 import tercet
-from tercet.data.options import Augmentation
+from tercet.data.options import Augmentation, preset
 from tercet.data.wishes import LayoutName
 from tercet.encoders.options import (
     CustomOptions,
@@ -104,7 +104,20 @@ an item's views are alike (views)."""
     """The column of a table that holds the labels; found out when left open."""
 
     columns: tuple[str, ...] | None = None
-    """The columns of a table that hold the items: one of paths or texts, or several of numbers."""
+    """The columns of a table that hold the items: one of paths or texts, or several of features."""
+
+    missing: Literal["impute", "error"] = "impute"
+    """What to do with values that a table of features lacks: fill in the training rows' median and tell the encoder, \
+or name the first one."""
+
+    categories: tuple[str, ...] | None = None
+    """Feature columns that hold categories, such as numbers of districts; found out when left open."""
+
+    dates: tuple[str, ...] | None = None
+    """Feature columns that hold dates, as 2026-05-31 or 2026-05-31 14:30; found out when left open."""
+
+    texts: tuple[str, ...] | None = None
+    """Feature columns that hold texts, beside others; found out when left open."""
 
     towers: Literal["shared", "separate"] | None = None
     """Positive pairs: one encoder for both columns, or one for each, whose embeddings share a space; separate when \
@@ -389,6 +402,10 @@ def read_partial_config(path: Path) -> Config:
     if isinstance(encoder, dict) and "kind" not in encoder:
         data = mapping.get("data", {})
         encoder = {"kind": data.get("kind", "image") if isinstance(data, dict) else "image", **encoder}
+    changes = mapping.get("augmentation")
+    if isinstance(changes, dict) and "preset" in changes:
+        named = {name: value for name, value in changes.items() if name != "preset"}
+        mapping = {**mapping, "augmentation": to_mapping(preset(changes["preset"])) | named}
     return config_from_mapping({"source": "", **mapping, "encoder": encoder}, str(path), partial=True)
 
 

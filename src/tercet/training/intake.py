@@ -12,6 +12,7 @@ from tercet.data.layouts import LAYOUTS, find_layout
 from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.split import hold_out
+from tercet.data.tablefiles import is_frame
 from tercet.errors import DataError
 from tercet.training.batches.views import as_items
 from tercet.training.config import DataOptions
@@ -50,7 +51,7 @@ def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
     if records.form == "items":
         held = _read_labels_or_items(validation, options)
     else:
-        held = read_source(validation, options, usual_part="validation")
+        held = read_source(validation, alike(options, records), usual_part="validation")
         _refuse_scores(held)
     if (held.kind, held.columns) != (records.kind, records.columns):
         raise DataError(
@@ -92,13 +93,31 @@ def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
     return records
 
 
+def alike(options: DataOptions, records: Records) -> DataOptions:
+    """The options that read other data of the same columns as these records were found to have."""
+    if records.kind != "tabular":
+        return options
+    if records.features is None:
+        return dataclasses.replace(options, columns=records.columns or None, missing="error")
+    return dataclasses.replace(options, columns=records.columns, **kinds_of(records))
+
+
+def kinds_of(records: Records) -> dict[str, Any]:
+    """The options that name the kinds of a table's columns; none where all are plain numbers."""
+    if records.features is None:
+        return {}
+    lists = {"categories": "category", "dates": "date", "texts": "text"}
+    return {name: records.features.of(kind) for name, kind in lists.items()}
+
+
 def read_source(source: Any, options: DataOptions, labelled: bool = True, usual_part: str = "train") -> Records:
     """Read a source with the options of a configuration, as far as they apply to it; `usual_part` as of `read`."""
-    is_table = isinstance(source, (str, Path)) and Path(source).is_file()
+    is_table = is_frame(source) or (isinstance(source, (str, Path)) and Path(source).is_file())
     table = options if is_table else DataOptions()
     return read(
         source, kind=options.kind, form=options.form, labelled=labelled,
-        label=table.label, columns=table.columns, root=table.root, towers=options.towers,
+        label=table.label, columns=table.columns, root=table.root, towers=options.towers, missing=options.missing,
+        categories=table.categories, dates=table.dates, texts=table.texts,
         layout=options.layout, part=options.part, usual_part=usual_part,
     )  # fmt: skip
 

@@ -97,6 +97,8 @@ def mine_records(
     embedded = embed_set(model, records, run, weights, reporter, cache=cache)
     left = embedded.records
     assert left.labels is not None
+    if left.forged is not None:
+        raise DataError(f"{left.source} marks forgeries, which mining would take as alike; leave them out of it.")
     with reporter.progress("searching") as advance:
         mined = mine_triplets(
             embedded.vectors, [left.classes[code] for code in left.labels], options, distance=distance,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tercet.data.options import Augmentation
+from tercet.data.options import Augmentation, preset
 from tercet.encoders.options import CustomOptions
 from tercet.errors import InputError, check_choice, suggest
 from tercet.losses.base import BatchLoss
@@ -47,6 +47,8 @@ class Request:
     loss: LossOptions = field(default_factory=LossOptions)
     batch: BatchOptions = field(default_factory=BatchOptions)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    preset: str | None = None
+    """The preset that the augmentation is of; what it changes in colours is left out where images are grey."""
     training: TrainingOptions = field(default_factory=TrainingOptions)
     mine: MiningOptions = field(default_factory=MiningOptions)
     curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
@@ -93,7 +95,7 @@ def make_request(
     encoder_arguments: Mapping[str, Any] | None = None,
     loss: str | Loss | None = None,
     validation: Any = None,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation | str | None = None,
     mine: MiningOptions | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Request:
@@ -104,8 +106,10 @@ def make_request(
     request = _with_options(base, options)
     request = _with_encoder(request, encoder, encoder_arguments or {})
     request = _with_loss(request, loss, options)
-    if augmentation is not None:
-        request = dataclasses.replace(request, augmentation=augmentation)
+    if isinstance(augmentation, str):
+        request = dataclasses.replace(request, augmentation=preset(augmentation), preset=augmentation)
+    elif augmentation is not None:
+        request = dataclasses.replace(request, augmentation=augmentation, preset=None)
     if mine is not None:
         request = dataclasses.replace(request, mine=mine)
     if isinstance(validation, (str, Path)):

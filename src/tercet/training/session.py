@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import tercet
 from tercet.collectives import ALONE, Ranks, local_device
 from tercet.data.augmentation import check_channels
-from tercet.data.options import Augmentation
+from tercet.data.options import Augmentation, without_idle_colours
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
 from tercet.encoders.options import TowersOptions
@@ -39,7 +39,7 @@ from tercet.training.config import (
 from tercet.training.folder import files
 from tercet.training.folder.copies import COPIES_FILE, write_copies
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
-from tercet.training.intake import read_data, warn_of_copies, warn_of_duplicates
+from tercet.training.intake import kinds_of, read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
 from tercet.training.model import START_WEIGHTS, Model, Readable, read_all, read_weights, weights_hash
 from tercet.training.objective.loss import (
@@ -336,11 +336,14 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records, held
             form=form,
             columns=request.data.columns or records.columns or None,
             towers="separate" if records.kind == SIDES else request.data.towers,
+            **kinds_of(records),
         ),
         encoder=model.options,
         loss=options,
         batch=with_views(sized(request.batch, records.form), records),
-        augmentation=request.augmentation,
+        augmentation=without_idle_colours(
+            request.augmentation, request.preset, getattr(model.options, "channels", None)
+        ),
         training=training,
         mine=request.mine,
         curriculum=request.curriculum,

@@ -38,6 +38,8 @@ def contents(
         return {"thumbnail": thumbnail(value, pixels, quality)}
     if kind == "text":
         return {"text": _cut(str(value), length)}
+    if records.features is not None:
+        return {"text": _cut(records.features.described(value), length)}
     if kind == "tabular":
         values = list(zip(records.columns, value, strict=True))[:MOST_COLUMNS]
         return {"text": _cut(", ".join(f"{name} {number:.4g}" for name, number in values), length)}

@@ -362,6 +362,9 @@ def labels_of(records: Records) -> np.ndarray:
     pair's number. Where an item is in several, numbering the pairs would make negatives of items that the table calls
     alike.
     """
+    if records.labels is not None and records.forged is not None:  # a forgery is like nothing, not even another
+        alone = len(records.classes) + np.arange(len(records), dtype=np.int64)
+        return np.where(records.forged, alone, records.labels)
     if records.labels is not None:
         return records.labels
     if records.tuples is None:

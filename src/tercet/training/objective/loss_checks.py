@@ -31,6 +31,8 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     if config.training.selection == "loss":
         check_supervision(loss, held, "validation")
     state_of(loss)
+    if train.forged is not None:
+        _check_no_forgeries(loss, config)
     if config.batch.memory:
         _check_remembers(loss, train)
     if train.labels is None:
@@ -46,6 +48,20 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
             "normalize is set for the loss and not for the encoder: evaluation and search would compare other rows "
             "than the loss. Set the encoder's normalize instead, which holds everywhere."
         )
+
+
+def _check_no_forgeries(loss: Loss, config: Config) -> None:
+    """Raise InputError where an option is set that takes items of a class as alike."""
+    for name, is_set in (
+        ("mine_every", config.batch.mine_every),
+        ("curriculum.pacing", config.curriculum.pacing is not None),
+        ("record_learned", config.training.record_learned),
+        ("margins per class", isinstance(loss, TripletLoss) and loss.margins is not None),
+    ):
+        if is_set:
+            raise InputError(
+                f"{name} is set, which takes all items of a class as alike, and the data marks forgeries. Leave it out."
+            )
 
 
 def _check_needs_no_labels(config: Config, records: Records) -> None:
