@@ -14,7 +14,7 @@ from tercet.encoders.build import build, fit_buffers, prepare
 from tercet.encoders.custom import CustomEncoder
 from tercet.encoders.images import ImageNetwork
 from tercet.encoders.options import CustomOptions, ImageOptions, TabularOptions, TextOptions
-from tercet.encoders.texts import pool
+from tercet.encoders.pooling import pool
 from tercet.errors import DataError, InputError, MissingDependency
 
 TEXTS = ["The cat sat", "the dog sat down", "A cat!", "économie d'énergie", "…"]
@@ -321,7 +321,7 @@ def test_arguments_and_outputs_of_a_factory_are_checked():
         ),
         (
             lambda: TextOptions(pooling="first"),
-            "pooling is 'first', which needs weights: a bag of words has no first token.",
+            "pooling is 'first', which needs weights: a bag of words takes 'mean' or 'max'.",
         ),
         (lambda: TabularOptions(hidden=(3, 0)), "hidden is (3, 0); allowed are whole numbers from 1 up."),
         (
@@ -445,6 +445,8 @@ def test_frozen_weights_stay_and_have_no_dropout(tmp_path):
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
         ({"word_embedding_dimension": 24, "pooling_mode_max_tokens": True}, "max"),
         ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode": ["mean", "lasttoken"]}, "mean+last"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_weightedmean_tokens": True}, "mean+weighted-mean"),
     ],
 )
 def test_a_sentence_transformers_folder_says_its_pooling(tmp_path, pooling, expected):
@@ -461,11 +463,11 @@ def test_a_sentence_transformers_folder_says_its_pooling(tmp_path, pooling, expe
 
 
 def test_sentence_transformers_models_that_would_lose_layers(tmp_path):
-    save_sentence_transformer(tmp_path / "st", {"pooling_mode": "mean"}, extra=["Dense"])
-    with pytest.raises(InputError, match=r"has a layer of type Dense, which would be left out"):
+    save_sentence_transformer(tmp_path / "st", {"pooling_mode": "mean"}, extra=["LSTM"])
+    with pytest.raises(InputError, match=r"has a layer of type LSTM, which would be left out"):
         prepare(TextOptions(weights=str(tmp_path / "st")), text_records())
-    save_sentence_transformer(tmp_path / "odd", {"pooling_mode_weightedmean_tokens": True})
-    with pytest.raises(InputError, match=r"asks for pooling by weightedmean_tokens; say --pooling"):
+    save_sentence_transformer(tmp_path / "odd", {"pooling_mode_lstm_tokens": True})
+    with pytest.raises(InputError, match=r"asks for pooling by lstm_tokens; say --text.pooling"):
         prepare(TextOptions(weights=str(tmp_path / "odd")), text_records())
 
 

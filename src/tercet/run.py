@@ -32,6 +32,7 @@ from tercet.mining.options import MiningOptions
 from tercet.training.assessment import Asked, assess, assess_raw, check_extras, has_raw, pairs_of
 from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.batches.pacing import CurriculumOptions
+from tercet.training.batches.prompts import ROLES, column_of, has_roles, prompted, with_prompt
 from tercet.training.calibration import (
     Calibration,
     calibrated,
@@ -47,6 +48,7 @@ from tercet.training.config import (
     field_names,
     read_config,
 )
+from tercet.training.dimensions import with_dimensions
 from tercet.training.folder import files
 from tercet.training.folder.metrics import (
     NAME_OF_CALIBRATION,
@@ -111,23 +113,41 @@ class Run:
         path: the folder that `tercet.train` wrote.
         encoder: the user's own module, where config.toml alone cannot make it.
         device: "auto", "cpu", "cuda", ...
+        dim: how many numbers of each embedding to give, from its start, scaled to length 1 again where the encoder does
+            that; all when left open. For runs trained with matryoshka.
 
     Raises:
         RunError: no such run, one without weights yet, or one of a newer Tercet.
+        InputError: more numbers than an embedding has.
     """
 
     copy: TemporaryDirectory[str] | None = None
     """The folder, where it goes when the run does."""
 
-    def __init__(self, path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto", dim: int | None = None
+    ) -> None:
         self.path = Path(path)
         if not (self.path / "config.toml").exists():
             raise RunError(_no_run(self.path))
         self.config: Config = read_config(self.path / "config.toml")
         self.model = Model.load(self.config.encoder, self.path, device, encoder)
+        if dim is not None:
+            self.model.cut_to = self._checked(dim)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _checked(self, dim: int) -> int:
+        """The number of dimensions, if embeddings can be cut to it."""
+        whole = getattr(self.config.encoder, "dim", None)
+        if dim < 1 or (whole is not None and dim > whole):
+            raise InputError(
+                f"dim is {dim}; an embedding of this run has {whole} numbers, so 1 to {whole} are allowed."
+            )
+        if isinstance(self.distance, Mahalanobis):
+            raise InputError("dim is set, and the run's distance maps whole embeddings; leave it out.")
+        return dim
 
     @property
     def encoder(self) -> nn.Module:
@@ -176,6 +196,11 @@ class Run:
         options = self.model.options
         return options.sides if isinstance(options, TowersOptions) else ()
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Query and document where one encoder was trained with a prompt for each; nothing otherwise."""
+        return ROLES if has_roles(self.model.options) else ()
+
     def embed(self, items: Any, side: str | None = None) -> np.ndarray:
         """Embeddings of items, float32 of shape (N, D), in the order given.
 
@@ -217,7 +242,7 @@ class Run:
         records = readable.records
         vectors = self.model.encode(readable.loader, np.arange(len(records)), reporter)
         labels = records.label_names()
-        of_side = records.columns[records.items[0].side] if records.kind == SIDES else None
+        of_side = records.columns[records.items[0].side] if records.kind == SIDES else side
         return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, of_side)
 
     def index(
@@ -238,6 +263,7 @@ class Run:
             reporter: shows progress.
             **options: see `embed_records`.
         """
+        side = ROLES[1] if side is None and self.roles else side
         batch = self.embed_records(data, side=side, reporter=reporter, **options)
         index = Index(
             batch.vectors,
@@ -272,7 +298,7 @@ class Run:
             prior: the share of all pairs asked about that are the same, for the probability.
         """
         at_prior(np.empty(0), prior)
-        sides = self.sides or (None, None)
+        sides = self.sides or self.roles or (None, None)
         rows = [self.embed([item], side) for item, side in zip((left, right), sides, strict=True)]
         vectors = torch.from_numpy(np.concatenate(rows))
         self.distance.check_rows(vectors, "the embeddings")
@@ -431,6 +457,8 @@ class Run:
         known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
         calibration = read_calibration(self.path)
+        if self.model.cut_to is not None:
+            calibration = None  # which is of whole embeddings
         threshold, probability = (calibration.threshold, calibration.probability) if calibration else (None, None)
         of_folds = None if folds is None else _folds(data, folds, readable.records)
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
@@ -440,6 +468,7 @@ class Run:
                 threshold, probability, trained, of_folds, margin, dataclasses.replace(searched, progress=advance)
             )
             found = assess(vectors, readable.records, self.distance, asked)
+        found = with_dimensions(found, vectors, readable.records, self.distance, self.config)
         if clustering:
             clustered = with_clusters(found.evaluation, vectors, readable.records.labels, self.distance)
             found = dataclasses.replace(found, evaluation=clustered)
@@ -564,13 +593,17 @@ class Run:
                 f"{records.source} has the columns {', '.join(records.columns)}; this run was trained on "
                 f"{', '.join(columns)}. Name them with --columns."
             )
-        return records
+        return prompted(records, self.model.options)
 
     def read_side(self, data: Any, side: str | None, **options: Any) -> Records:
         """Records of items without their pairs; of two towers those of one side."""
         towers = self.model.options
         if isinstance(towers, TowersOptions):
             return read_side(data, side, towers, options)
+        if self.roles:
+            columns = {} if side is None else column_of(data, side, options)
+            records = self.read(data, labelled=False, **{"form": "items"} | options | columns)
+            return dataclasses.replace(records, items=with_prompt(records.items, towers, side))
         self._check_one_encoder(side)
         return self.read(data, labelled=False, **options)
 
@@ -582,6 +615,8 @@ class Run:
         towers = self.model.options
         if isinstance(towers, TowersOptions) and not isinstance(items, (Records, str, Path)):
             return of_side(items, side, towers)
+        if self.roles and not isinstance(items, (Records, str, Path)):
+            return with_prompt(items, towers, side)
         if not self.sides:
             self._check_one_encoder(side)
         if isinstance(items, Records):
@@ -595,9 +630,9 @@ class Run:
         return items
 
 
-def load(path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto") -> Run:
+def load(path: str | Path, *, encoder: nn.Module | None = None, device: str = "auto", dim: int | None = None) -> Run:
     """Open a run folder. The same as `Run(path)`; see there."""
-    return Run(path, encoder=encoder, device=device)
+    return Run(path, encoder=encoder, device=device, dim=dim)
 
 
 def evaluate(run: Run | str | Path, data: Any, **options: Any) -> Evaluation:

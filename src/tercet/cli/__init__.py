@@ -27,6 +27,7 @@ COMMANDS = {
     "mine": "find the nearest wrong neighbours of a set, as triplets to train on",
     "verify": "same or different: two items, one answer; or a table of pairs",
     "calibrate": "choose another threshold for same or different, and see what it does",
+    "export": "write the model in the format of another library",
     "report": "write the run's HTML report anew",
     "doctor": "name what is wrong with a training, with evidence and remedies",
     "demo": "all of it on real photographs, in about two minutes",

@@ -32,7 +32,11 @@ class Embed:
 
     side: str | None = None
     """A run with two towers: which of them, by the name of the column that it was trained on. Found from the data \
-where one holds images and the other texts."""
+where one holds images and the other texts. Or a run with a prompt for each role: query or document."""
+
+    dim: int | None = None
+    """How many numbers of each embedding to take, from its start (for runs trained with --matryoshka); all when left \
+open."""
 
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 
@@ -47,7 +51,7 @@ def main(words: Sequence[str]) -> int:
 
     out = Path(command.out)
     check_parquet_path(out)
-    batch = load(command.run).embed_records(
+    batch = load(command.run, dim=command.dim).embed_records(
         command.data, side=command.side, reporter=reporter(command.json), **dataclasses.asdict(command.read)
     )
     write_parquet(out, batch.vectors, batch.names, batch.labels)

@@ -72,6 +72,10 @@ class Evaluate:
     by_class: str | None = None
     """A CSV file to write recall@1 and MAP@R of each class, and of each group, to."""
 
+    dim: int | None = None
+    """How many numbers of each embedding to take, from its start (for runs trained with --matryoshka); all when left \
+open."""
+
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 
     json: Json = False
@@ -82,7 +86,7 @@ def main(words: Sequence[str]) -> int:
     command = parse(Evaluate, words)
     from tercet.run import load
 
-    run = load(command.run)
+    run = load(command.run, dim=command.dim)
     options = {**dataclasses.asdict(command.read), "form": command.form}
     folds = int(command.folds) if command.folds is not None and command.folds.isdecimal() else command.folds
     found = run.evaluate(
@@ -126,10 +130,17 @@ def shown(metrics: dict[str, object], name: str) -> tuple[str, ...]:
     return (*VERIFIED, *recall, *RETRIEVED)
 
 
+def _of_lengths(metrics: dict[str, object], name: str) -> list[str]:
+    """The keys of figures of prefixes, such as dim_96.recall_at_1."""
+    keys = [key.removeprefix(f"{name}.") for key in metrics if key.startswith(f"{name}.dim_")]
+    return [key for key in keys if key.rpartition(".")[2] in ("recall_at_1", "map_at_r", "triplet_accuracy")]
+
+
 def table(metrics: dict[str, object], name: str, baseline: str | None) -> str:
     """Before and after, a line for each metric, with intervals."""
     columns = [column for column in (baseline, name) if column]
     of_sides = sorted(key.removeprefix(f"{name}.") for key in metrics if _is_of_sides(key, name))
+    of_sides += sorted(_of_lengths(metrics, name), key=lambda key: int(key[4:].partition(".")[0]))
     listed = (*shown(metrics, name), *of_sides)
     width = max(24, *(len(metric) + 2 for metric in listed))
     lines = [(" " * width + "".join(f"{word:<24}" for word in columns)).rstrip()]

@@ -37,7 +37,11 @@ measured and said. Needs: pip install 'tercet[faiss]'"""
 
     side: str | None = None
     """A run with two towers: which of them, by the name of the column that it was trained on. Found from the data \
-where one holds images and the other texts."""
+where one holds images and the other texts. Or a run with a prompt for each role: query or document."""
+
+    dim: int | None = None
+    """How many numbers of each embedding to take, from its start (for runs trained with --matryoshka); all when left \
+open."""
 
     read: OmitArgPrefixes[ReadOptions] = field(default_factory=ReadOptions)
 
@@ -50,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     from tercet.run import load
 
     out = Path(command.out)
-    run = load(command.run)
+    run = load(command.run, dim=command.dim)
     index, skipped = run.index(
         command.data, approximate=command.approximate, side=command.side, reporter=reporter(command.json),
         **dataclasses.asdict(command.read),

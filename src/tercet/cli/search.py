@@ -34,7 +34,7 @@ class Search:
 
     side: str | None = None
     """A run with two towers: which side the query is of, by the name of its column; when left open that \
-of images for a file, otherwise the other than the index."""
+of images for a file, otherwise the other than the index. Or a run with a prompt for each role: query or document."""
 
     json: Json = False
 
@@ -47,10 +47,12 @@ def main(words: Sequence[str]) -> int:
 
     index = Index.open(Path(command.index))
     run = load(command.run or index.run)
+    if index.vectors.shape[1] < getattr(run.config.encoder, "dim", 0):
+        run.model.cut_to = index.vectors.shape[1]
     index.check_weights(run.weights)
     side = command.side
     if side is None and not Path(command.query).is_file():  # a file is of the side that holds files, whichever that is
-        side = next((name for name in run.sides if index.side not in (None, name)), None)
+        side = next((name for name in run.sides or run.roles if index.side not in (None, name)), None)
     found = index.search(run.embed([run.parse_item(command.query)], side), command.k)[0]
     if command.json:
         show_json([asdict(one) for one in found])

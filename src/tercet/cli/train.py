@@ -145,9 +145,17 @@ def from_config(config: Config, out: str | None) -> Train:
         training=config.training, augmentation=config.augmentation, mine=config.mine,
         curriculum=config.curriculum,
         image=next((one for one in encoders if isinstance(one, ImageOptions)), ImageOptions()),
-        text=next((one for one in encoders if isinstance(one, TextOptions)), TextOptions()),
+        text=_text_of([one for one in encoders if isinstance(one, TextOptions)]),
         tabular=encoder if isinstance(encoder, TabularOptions) else TabularOptions(),
     )  # fmt: skip
+
+
+def _text_of(towers: list[TextOptions]) -> TextOptions:
+    """The options that lead to these encoders of texts: of two, with a prompt for each."""
+    if len(towers) < 2 or towers[0].prompt == towers[1].prompt:
+        return towers[0] if towers else TextOptions()
+    query, document = (one.prompt for one in towers)
+    return dataclasses.replace(towers[0], prompt=None, query_prompt=query, document_prompt=document)
 
 
 def value_of(words: Sequence[str], flag: str) -> str | None:

@@ -45,15 +45,15 @@ class TwoSides:
         left, right = (None if part is None else change(part) for part in (self.left, self.right))
         return TwoSides(left, right, self.n_left, self.n_right)
 
-    def cut(self, rows: slice, take: Callable[[Any, slice, int], Any]) -> TwoSides:
-        """These rows of the batch; `take` gives rows of one side's inputs."""
-        left = slice(min(rows.start, self.n_left), min(rows.stop, self.n_left))
-        right = slice(max(rows.start - self.n_left, 0), max(rows.stop - self.n_left, 0))
+    def cut(self, rows: slice | np.ndarray, take: Callable[[Any, Any, int], Any]) -> TwoSides:
+        """These rows of the batch; `take` gives rows of one side's inputs, by their numbers."""
+        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        left, right = numbers[numbers < self.n_left], numbers[numbers >= self.n_left] - self.n_left
         first, second = (
-            take(inputs, part, count) if part.stop > part.start else None
+            take(inputs, part, count) if len(part) else None
             for inputs, part, count in ((self.left, left, self.n_left), (self.right, right, self.n_right))
         )
-        return TwoSides(first, second, left.stop - left.start, right.stop - right.start)
+        return TwoSides(first, second, len(left), len(right))
 
 
 class _Loader(Protocol):

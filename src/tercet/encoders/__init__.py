@@ -14,6 +14,7 @@ _HOME = {
     "EncoderOptions": "options",
     "Encoder": "base",
     "CustomEncoder": "custom",
+    "pretrained_texts": "texts",
 }
 __all__ = list(_HOME)
 

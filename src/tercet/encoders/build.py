@@ -73,8 +73,13 @@ class TrainingData(Protocol):
         """The automatic (height, width) and channels."""
 
 
-def prepare(options: EncoderOptions, records: TrainingData) -> tuple[EncoderOptions, Assets]:
+def prepare(options: EncoderOptions, records: TrainingData, role: int | None = None) -> tuple[EncoderOptions, Assets]:
     """Options completed from the training data, and assets: plain JSON that replaces the data from then on.
+
+    Args:
+        options: as they were given.
+        records: of the training data.
+        role: of a tower: 0 for the left one, 1 for the right one.
 
     Raises:
         InputError: the data are of another kind than the encoder, or the weights do not fit.
@@ -90,7 +95,7 @@ def prepare(options: EncoderOptions, records: TrainingData) -> tuple[EncoderOpti
     if records.kind == "tensor" and isinstance(options, TextOptions):
         raise InputError("The dataset gives tensors, the encoder is for 'text'; give a list of texts and labels.")
     if isinstance(options, TextOptions):
-        return _prepare_texts(options, records)
+        return texts.prepare_texts(options, records, role)
     assets: Assets = {"columns": list(records.columns) or _number_columns(records.items)}
     if records.features is not None:
         rows = torch.from_numpy(records.items)
@@ -136,7 +141,7 @@ def fit_buffers(encoder: nn.Module, records: TrainingData) -> None:
 
 def _prepare_towers(options: TowersOptions, records: Any) -> tuple[TowersOptions, Assets]:
     (left, of_left), (right, of_right) = (
-        prepare(tower, records.of_side(side)) for side, tower in enumerate(options.towers)
+        prepare(tower, records.of_side(side), side) for side, tower in enumerate(options.towers)
     )
     completed = replace(options, left=left, right=right, sides=records.columns)  # type: ignore[arg-type]
     return completed, {"left": of_left, "right": of_right}
@@ -158,15 +163,6 @@ def _prepare_images(options: ImageOptions, records: TrainingData) -> tuple[Image
     else:
         size, channels = records.image_shape()
     return replace(options, size=options.size or size, channels=options.channels or channels), assets
-
-
-def _prepare_texts(options: TextOptions, records: TrainingData) -> tuple[TextOptions, Assets]:
-    if options.weights is not None:
-        pooling, limit = texts.describe_pretrained(options)
-        return replace(options, pooling=pooling, max_tokens=limit), {}  # type: ignore[arg-type]
-    vocabulary = texts.find_vocabulary(records.items, options.vocabulary)
-    completed = replace(options, pooling=options.pooling or "mean", max_tokens=options.max_tokens or texts.MAX_TOKENS)
-    return completed, {"vocabulary": vocabulary}
 
 
 def _prepare_custom(options: CustomOptions, records: TrainingData) -> CustomOptions:

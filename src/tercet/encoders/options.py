@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from tercet.errors import InputError, check_choice
 
 Head = Literal["linear", "mlp", "none"]
+POOLINGS = ("mean", "max", "first", "last", "weighted-mean", "mean-root", "attention")
 INPUTS = ("image", "text", "tabular", "tensor")
 
 
@@ -31,6 +32,21 @@ def _check_weights(options: Any, *from_scratch: str) -> None:
     for name in from_scratch:
         if getattr(options, name) != defaults[name]:
             raise InputError(f"{name} is set, but it is of the network from scratch; with weights it does nothing.")
+
+
+def _check_lora(options: TextOptions) -> None:
+    given = [name for name in ("lora_alpha", "lora_dropout", "lora_targets") if getattr(options, name)]
+    if options.lora_rank is None:
+        if given:
+            raise InputError(f"{given[0]} is set, and does nothing without lora_rank; give lora_rank too, such as 8.")
+        return
+    if options.weights is None or options.frozen:
+        why = "frozen weights are left as they are" if options.frozen else "there are no weights to adapt"
+        raise InputError(f"lora_rank is {options.lora_rank}, and {why}; give weights, and leave frozen out.")
+    if options.lora_alpha is not None and not options.lora_alpha > 0:
+        raise InputError(f"lora_alpha is {options.lora_alpha}; allowed is a number above 0.")
+    if not 0 <= options.lora_dropout < 1:
+        raise InputError(f"lora_dropout is {options.lora_dropout}; allowed is a number from 0 up and below 1.")
 
 
 @dataclass(frozen=True)
@@ -97,30 +113,63 @@ class TextOptions:
     head: Head = "linear"
     """What follows the pooled words: a linear map, an MLP, or (with weights) nothing."""
     weights: str | None = None
-    """Folder of a pretrained transformers or sentence-transformers model."""
+    """Folder of a pretrained transformers or sentence-transformers model, static embeddings of tokens included."""
     frozen: bool = False
     """Train only the head and leave the pretrained weights as they are."""
-    pooling: Literal["mean", "max", "first"] | None = None
-    """How words become a text (first: the first token, with weights only); otherwise as the weights say, \
-or mean."""
+    pooling: str | None = None
+    """How words become a text: mean, max, and with weights of a transformer also first, last, weighted-mean (by \
+position), mean-root (the sum over the root of their number) or attention (learned); several joined as mean+max. \
+Otherwise as the weights say, or mean."""
     max_tokens: int | None = None
     """Words or tokens of a text that count, from its start; otherwise 256, or what the weights allow if \
 less."""
+    long_texts: Literal["truncate", "pool"] = "truncate"
+    """What is done with a text of more than max_tokens, with weights of a transformer: the rest is left out, or all \
+is embedded in pieces, whose mean is taken."""
+    prompt: str | None = None
+    """Put before every text, such as "query: "; otherwise as the weights say, or nothing."""
+    query_prompt: str | None = None
+    """Put before texts that look for others: the left side of pairs, or anchors; otherwise as the weights say."""
+    document_prompt: str | None = None
+    """Put before texts that are looked for: the right side of pairs, or positives and negatives; otherwise as the \
+weights say."""
+    lora_rank: int | None = None
+    """Train adapters of this rank beside the layers of the weights, and the head, instead of all weights (LoRA), such \
+as 8. Needs: pip install 'tercet[lora]'"""
+    lora_alpha: float | None = None
+    """What the adapters count, divided by their rank; twice the rank when left open."""
+    lora_dropout: float = 0.0
+    """Share of an adapter's inputs that are set to 0 while it trains."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get adapters; those of queries and values when left open."""
     vocabulary: int = 20000
     """Most frequent words that the network from scratch knows; others share buckets by their hash."""
+    buckets: int = 1024
+    """How many buckets the words share that the network from scratch does not know; with 1 it can be exported."""
     dropout: float = 0.0
     """Share of a text's pooled features that the network from scratch sets to 0 while it trains; weights bring their \
 own."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "dim", "max_tokens", "vocabulary")
-        _check_weights(self, "vocabulary", "dropout")
+        _check_positive(self, "dim", "max_tokens", "vocabulary", "buckets", "lora_rank")
+        _check_weights(self, "vocabulary", "buckets", "dropout")
+        check_choice("long_texts", self.long_texts, ("truncate", "pool"))
+        _check_lora(self)
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; allowed is a number from 0 up and below 1.")
-        if self.pooling is not None:
-            check_choice("pooling", self.pooling, ("mean", "max", "first"))
-        if self.pooling == "first" and self.weights is None:
-            raise InputError("pooling is 'first', which needs weights: a bag of words has no first token.")
+        for word in (self.pooling or "mean").split("+"):
+            check_choice("pooling", word, POOLINGS)
+        if self.weights is None and self.pooling not in (None, "mean", "max"):
+            raise InputError(f"pooling is {self.pooling!r}, which needs weights: a bag of words takes 'mean' or 'max'.")
+        if self.weights is None and self.long_texts == "pool":
+            raise InputError(
+                "long_texts is 'pool', which needs weights: a bag of words takes texts of any length with max_tokens."
+            )
+        if self.prompt and (self.query_prompt or self.document_prompt):
+            raise InputError(
+                "prompt is put before every text, and query_prompt and document_prompt before those of one side; give "
+                "either it or them."
+            )
 
 
 @dataclass(frozen=True)

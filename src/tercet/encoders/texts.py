@@ -5,26 +5,37 @@ Shapes: B texts, L tokens of the longest, F features.
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tercet.encoders.adapters import add_adapters
 from tercet.encoders.base import Backbone, Encoder, make_head
 from tercet.encoders.options import TextOptions
+from tercet.encoders.pooling import Pooling
 from tercet.encoders.pretrained import load_config, load_model, load_tokenizer
+from tercet.encoders.sentence_folder import SentenceFolder, load_tail, make_tail, read_sentence_folder
+from tercet.encoders.static import describe_static, load_static
+from tercet.encoders.tokens import Tokens
 from tercet.errors import InputError
 
-BUCKETS = 1024  # rows shared by the words that are not in the vocabulary
 WIDTH = 256  # numbers of a word
 MAX_TOKENS = 256
+BUNCH = 16  # texts of about one length that a transformer takes at a time
+ROLES = (("query",), ("document", "passage", "corpus"))
+"""What sentence-transformers calls the prompts of the side that looks for the other, and of the other."""
 _WORD = re.compile(r"\w+")
+
+Batch = Sequence[str] | Sequence[np.ndarray] | dict[str, Tensor]
+"""Texts; the tokens of each, int32, as `numbers` gives them; or those of all, as `tokens` does."""
 
 
 def words_of(text: str) -> list[str]:
@@ -38,173 +49,308 @@ def find_vocabulary(texts: Iterable[str], size: int) -> list[str]:
     return [word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:size]]
 
 
-class BagOfWords(Encoder):
+class TextEncoder(Encoder):
+    """What encoders of texts share: texts become rows of token numbers, which may be made ahead and kept.
+
+    Attributes:
+        limit: how many tokens of a text count; None where all do.
+        bunch: how many texts of about one length should be encoded together, for little padding; None where there is
+            no padding.
+    """
+
+    limit: int | None = None
+    bunch: int | None = None
+
+    def __init__(self, options: TextOptions) -> None:
+        super().__init__(options.normalize)
+        self.prompt = options.prompt or ""
+
+    def numbers(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text with the prompt before it, int32, however many there are."""
+        raise NotImplementedError
+
+    def cut(self, row: np.ndarray) -> np.ndarray:
+        """The tokens of a text that count."""
+        return row if self.limit is None else row[: self.limit]
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The tokens that count of all texts, on the encoder's device."""
+        return self._gathered([self.cut(row) for row in self.numbers(texts)])
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Embeddings before normalisation."""
+        if isinstance(batch, dict):
+            return self._embedded(batch)
+        rows: Any = self.numbers([str(one) for one in batch]) if _are_texts(batch) else batch
+        return self._embed_rows([self.cut(row) for row in rows])
+
+    def _embed_rows(self, rows: list[np.ndarray]) -> Tensor:
+        return self._embedded(self._gathered(rows))
+
+    def _gathered(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _embedded(self, tokens: dict[str, Tensor]) -> Tensor:
+        raise NotImplementedError
+
+
+class BagEncoder(TextEncoder):
+    """Rows of a table of embeddings, pooled over the tokens of a text."""
+
+    words: nn.EmbeddingBag
+
+    def _gathered(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """The tokens' numbers, one text after another, and where each text starts."""
+        starts = torch.tensor([0] + [len(row) for row in rows[:-1]], dtype=torch.int64).cumsum(0)
+        numbers = torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *rows]))
+        device = self.words.weight.device
+        return {"numbers": numbers.to(device), "starts": starts.to(device)}
+
+
+class BagOfWords(BagEncoder):
     """Embeddings of words, pooled, normalised, perhaps with dropout, and a head.
 
-    Words that are not in the vocabulary share 1,024 buckets by their hash. Takes a list of texts, or what
+    Words that are not in the vocabulary share buckets by their hash. Takes a list of texts, their numbers, or what
     `tokens` made of one.
     """
 
     def __init__(self, options: TextOptions, assets: dict[str, Any]) -> None:
-        super().__init__(options.normalize)
+        super().__init__(options)
         assert options.max_tokens is not None
         assert options.pooling is not None
-        self.max_tokens = options.max_tokens
+        self.limit, self.buckets = options.max_tokens, options.buckets
         self.place = {word: number for number, word in enumerate(assets["vocabulary"])}
-        self.words = nn.EmbeddingBag(len(self.place) + BUCKETS, WIDTH, mode=options.pooling)
+        self.words = nn.EmbeddingBag(len(self.place) + self.buckets, WIDTH, mode=options.pooling)
         self.norm = nn.LayerNorm(WIDTH)
         self.dropout = nn.Dropout(options.dropout)
         self.head = make_head(options.head, WIDTH, options.dim)
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The words' numbers, one text after another, and where each text starts; on the encoder's device."""
-        rows = [[self._number(word) for word in words_of(text)[: self.max_tokens]] for text in texts]
-        starts = torch.tensor([0] + [len(row) for row in rows[:-1]], dtype=torch.int64).cumsum(0)
-        numbers = torch.tensor([number for row in rows for number in row], dtype=torch.int64)
-        device = self.words.weight.device
-        return {"numbers": numbers.to(device), "starts": starts.to(device)}
+    def numbers(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The words' numbers."""
+        return [
+            np.array([self._number(word) for word in words_of(self.prompt + text)], dtype=np.int32) for text in texts
+        ]
 
-    def embed(self, batch: Sequence[str] | dict[str, torch.Tensor]) -> torch.Tensor:
-        """Embeddings before normalisation."""
-        tokens = batch if isinstance(batch, dict) else self.tokens(batch)
+    def _embedded(self, tokens: dict[str, Tensor]) -> Tensor:
         return self.head(self.dropout(self.norm(self.words(tokens["numbers"], tokens["starts"]))))
 
     def _number(self, word: str) -> int:
         known = self.place.get(word)
-        return len(self.place) + zlib.crc32(word.encode()) % BUCKETS if known is None else known
+        return len(self.place) + zlib.crc32(word.encode()) % self.buckets if known is None else known
 
 
-class PretrainedTexts(Encoder):
+class StaticTexts(BagEncoder):
+    """Pretrained static embeddings of tokens, their mean, and a head."""
+
+    def __init__(self, options: TextOptions, assets: dict[str, Any], tokenizer: Any) -> None:
+        super().__init__(options)
+        self.limit, self.tokenizer = options.max_tokens, tokenizer
+        rows, features = assets["static"]
+        self.words = nn.EmbeddingBag(rows, features, mode="mean")
+        self.words.requires_grad_(not options.frozen)
+        self.tail = make_tail(assets.get("tail", []))
+        self.head = make_head(options.head, _width(assets, features), options.dim)
+
+    def numbers(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens' numbers."""
+        found = self.tokenizer.encode_batch([self.prompt + text for text in texts], add_special_tokens=False)
+        return [np.array(one.ids, dtype=np.int32) for one in found]
+
+    def _embedded(self, tokens: dict[str, Tensor]) -> Tensor:
+        return self.head(self.tail(self.words(tokens["numbers"], tokens["starts"])))
+
+    def save_assets(self, folder: Path) -> None:
+        """Write the tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+
+
+class PretrainedTexts(TextEncoder):
     """A pretrained transformer, its last hidden states pooled over the tokens, and a head.
 
-    Takes a list of texts, or what `tokens` made of one.
+    Takes a list of texts, their numbers, or what `tokens` made of one. A text that is longer than the transformer takes
+    is cut, or embedded in pieces, whose embeddings before normalisation are averaged by their tokens.
     """
 
-    def __init__(self, options: TextOptions, network: nn.Module, config: Any, tokenizer: Any) -> None:
-        super().__init__(options.normalize)
+    bunch = BUNCH
+
+    def __init__(
+        self, options: TextOptions, network: nn.Module, config: Any, tokenizer: Any, assets: dict[str, Any]
+    ) -> None:
+        super().__init__(options)
         assert options.max_tokens is not None
         assert options.pooling is not None
-        self.max_tokens, self.pooling = options.max_tokens, options.pooling
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer, self.pooling = config, tokenizer, options.pooling
+        self.max_tokens = options.max_tokens
+        self.pieces = Tokens(tokenizer, options.max_tokens)
+        self.limit = None if options.long_texts == "pool" else self.pieces.room
         self.backbone = Backbone(network, options.frozen)
-        self.head = make_head(options.head, config.hidden_size, options.dim)
+        self.pool = Pooling(options.pooling, config.hidden_size)
+        self.tail = make_tail(assets.get("tail", []))
+        features = config.hidden_size * len(options.pooling.split("+"))
+        self.head = make_head(options.head, _width(assets, features), options.dim)
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Tokens and mask of shape (B, L), on the encoder's device: the first `max_tokens` of each text."""
-        made = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        device = next(self.parameters()).device
-        return {name: value.to(device) for name, value in made.items()}
+    def numbers(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text, without special ones."""
+        return self.pieces.rows([self.prompt + text for text in texts])
 
-    def embed(self, batch: Sequence[str] | dict[str, torch.Tensor]) -> torch.Tensor:
-        """Embeddings before normalisation."""
-        tokens = batch if isinstance(batch, dict) else self.tokens(batch)
-        states = self.backbone(**tokens).last_hidden_state
-        return self.head(pool(states, tokens["attention_mask"], self.pooling))
+    def cut(self, row: np.ndarray) -> np.ndarray:
+        """The tokens of a text that there is room for, or all of it where it is embedded in pieces."""
+        return row if self.limit is None else self.pieces.cut(row)
 
     def save_assets(self, folder: Path) -> None:
         """Write the network's configuration and the tokenizer."""
         self.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
+    def _gathered(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        return self.pieces.padded(rows, next(self.parameters()).device)
 
-def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """States (B, L, F) to (B, F) over the tokens that are there: their mean or maximum, or the first.
+    def _embedded(self, tokens: dict[str, Tensor]) -> Tensor:
+        states = self.backbone(**tokens).last_hidden_state
+        return self.head(self.tail(self.pool(states, tokens["attention_mask"])))
 
-    A text without tokens gives zeros.
-    """
-    if how == "first":
-        first = mask.argmax(dim=1)  # not token 0 where padding comes first
-        return states[torch.arange(len(states), device=states.device), first]
-    there = mask[..., None].bool()
-    if how == "max":
-        return states.masked_fill(~there, float("-inf")).amax(dim=1).masked_fill(~there.any(dim=1), 0.0)
-    return states.masked_fill(~there, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+    def _embed_rows(self, rows: list[np.ndarray]) -> Tensor:
+        parts = [self.pieces.pieces(row) for row in rows]
+        if all(len(own) == 1 for own in parts):
+            return super()._embed_rows(rows)
+        flat = [(place, piece) for place, own in enumerate(parts) for piece in own]
+        found = [
+            super(PretrainedTexts, self)._embed_rows([piece for _, piece in flat[start : start + BUNCH]])
+            for start in range(0, len(flat), BUNCH)
+        ]
+        return _averaged(torch.cat(found), [place for place, _ in flat], [len(piece) for _, piece in flat])
 
 
-def describe_pretrained(options: TextOptions) -> tuple[str, int]:
-    """Pooling and the number of tokens: as the options say, otherwise as the weights do.
+def _averaged(pieces: Tensor, owners: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """The mean of the pieces of each text, of shape (B, D), weighted by their lengths."""
+    places = torch.tensor(owners, device=pieces.device)
+    weights = torch.tensor(lengths, device=pieces.device, dtype=pieces.dtype).clamp(min=1.0)
+    count = owners[-1] + 1
+    totals = weights.new_zeros(count).index_add(0, places, weights)
+    return pieces.new_zeros(count, pieces.shape[1]).index_add(0, places, pieces * (weights / totals[places])[:, None])
 
-    A folder of sentence-transformers names its pooling; others get the mean.
+
+def _are_texts(batch: Sequence[Any]) -> bool:
+    return len(batch) > 0 and not isinstance(batch[0], np.ndarray)
+
+
+def _width(assets: dict[str, Any], features: int) -> int:
+    """Features after the tail."""
+    tail = assets.get("tail")
+    return int(tail[-1]["out"]) if tail else features
+
+
+def prepare_texts(options: TextOptions, records: Any, role: int | None) -> tuple[TextOptions, dict[str, Any]]:
+    """Options completed from the texts or the pretrained folder, and assets.
+
+    Pooling, the number of tokens and prompts are as the options say, otherwise as the weights do.
+
+    Args:
+        options: as they were given.
+        records: of the training data.
+        role: of a tower: 0 for the side that looks for the other, 1 for the other. Otherwise None.
 
     Raises:
-        InputError: more tokens than the model takes, or a model with layers that would be lost.
+        InputError: the options do not go with the weights or the data.
     """
-    assert options.weights is not None
-    folder = transformer_folder(options.weights)
-    config = load_config(folder)
-    limit = _token_limit(config, Path(options.weights))
+    is_sided = getattr(records, "tuples", None) is not None
+    if (options.query_prompt or options.document_prompt) and not is_sided:
+        raise InputError(
+            "query_prompt and document_prompt are for pairs and triplets, or two towers, whose texts look for others "
+            "or are looked for; here no text has a side. Give prompt, which is for all texts."
+        )
+    if options.weights is None:
+        vocabulary = find_vocabulary(records.items, options.vocabulary)
+        pooling, limit = options.pooling or "mean", options.max_tokens or MAX_TOKENS
+        return replace(options, pooling=pooling, max_tokens=limit), {"vocabulary": vocabulary}
+    found = read_sentence_folder(options.weights)
+    options = _with_prompts(options, found, is_sided, role)
+    assets: dict[str, Any] = {"tail": found.tail} if found.tail else {}
+    if found.is_static:
+        return describe_static(options, found, assets)
+    limit = _token_limit(options, found)
+    return replace(options, pooling=options.pooling or found.pooling or "mean", max_tokens=limit), assets
+
+
+def _with_prompts(options: TextOptions, found: SentenceFolder, is_sided: bool, role: int | None) -> TextOptions:
+    """The options with the prompts of the folder, where none was given."""
+    given = (options.prompt, options.query_prompt, options.document_prompt)
+    if given != (None, None, None):
+        completed = options
+    elif is_sided and any(found.prompt(*names) for names in ROLES):
+        query, document = (found.prompt(*names) for names in ROLES)
+        completed = replace(options, query_prompt=query, document_prompt=document)
+    else:
+        names: tuple[str | None, ...] = ROLES[role] if role is not None else ()
+        completed = replace(options, prompt=found.prompt(*names, found.default_prompt) or None)
+    if not found.pools_prompt and any((completed.prompt, completed.query_prompt, completed.document_prompt)):
+        raise InputError(
+            f"{options.weights} leaves the tokens of a prompt out of its pooling, which is not supported; train it "
+            'without prompts: --text.prompt "".'
+        )
+    return completed
+
+
+def _token_limit(options: TextOptions, found: SentenceFolder) -> int:
+    """How many tokens count: as given, otherwise what the weights take, and 256 at most."""
+    config = load_config(found.inner)
+    limits = [getattr(config, "max_position_embeddings", None), found.limit]
+    limit = min([one for one in limits if one], default=MAX_TOKENS)
     if options.max_tokens is not None and options.max_tokens > limit:
         raise InputError(f"max_tokens is {options.max_tokens}; the model in {options.weights} takes at most {limit}.")
-    pooling = options.pooling or _said_pooling(Path(options.weights)) or "mean"
-    return pooling, options.max_tokens or min(MAX_TOKENS, limit)
+    return options.max_tokens or min(MAX_TOKENS, limit)
 
 
-def transformer_folder(weights: str) -> Path:
-    """The folder of the transformer itself, which in a sentence-transformers folder may lie below.
+def pretrained_texts(weights: str | Path, **options: Any) -> Encoder:
+    """The encoder of a folder as it comes, in training mode, for a loop of your own: texts to embeddings (B, D).
 
-    Raises:
-        InputError: the model has layers other than a transformer, pooling and normalisation.
-    """
-    folder = Path(weights)
-    if not (folder / "modules.json").is_file():
-        return folder
-    inner = folder
-    for module in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
-        name = module["type"].rsplit(".", 1)[-1]
-        if name == "Transformer":
-            inner = folder / module["path"]
-        elif name not in ("Pooling", "Normalize"):
-            raise InputError(
-                f"{weights} has a layer of type {name}, which would be left out; its model is not supported."
-            )
-    return inner
-
-
-def _token_limit(config: Any, folder: Path) -> int:
-    said = folder / "sentence_bert_config.json"
-    limits = [getattr(config, "max_position_embeddings", None)]
-    if said.is_file():
-        limits.append(json.loads(said.read_text(encoding="utf-8")).get("max_seq_length"))
-    return min([limit for limit in limits if limit], default=MAX_TOKENS)
-
-
-def _said_pooling(folder: Path) -> str | None:
-    """The pooling that a sentence-transformers folder names, None if it names none.
+    Args:
+        weights: folder of a transformers or sentence-transformers model.
+        **options: of `TextOptions`, such as max_tokens, prompt or lora_rank. The head is "none" and dim what the
+            weights give, unless they say otherwise.
 
     Raises:
-        InputError: it names one that is not supported.
+        InputError: the folder cannot be used, or an option does not go with it.
     """
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return None
-    said = json.loads(path.read_text(encoding="utf-8"))
-    words = {
-        "cls": "first",
-        "cls_token": "first",
-        "mean": "mean",
-        "mean_tokens": "mean",
-        "max": "max",
-        "max_tokens": "max",
-    }
-    named = [
-        name.removeprefix("pooling_mode_")
-        for name, on in said.items()
-        if name.startswith("pooling_mode_") and on is True
-    ]
-    named += [said["pooling_mode"]] if isinstance(said.get("pooling_mode"), str) else []
-    if len(named) != 1 or named[0] not in words:
-        raise InputError(
-            f"{path} asks for pooling by {', '.join(named) or 'nothing'}; say --pooling mean, max or first."
-        )
-    return words[named[0]]
+    given = {"head": "none"} | options
+    found, assets = prepare_texts(TextOptions(weights=str(weights), **given), None, None)
+    if "dim" not in options and found.head == "none":
+        found = replace(found, dim=_features(found, assets))
+    return build_texts(found, assets, None).train()
+
+
+def _features(options: TextOptions, assets: dict[str, Any]) -> int:
+    """How many numbers the weights give for a text."""
+    assert options.weights is not None
+    assert options.pooling is not None
+    if "static" in assets:
+        return _width(assets, assets["static"][1])
+    config = load_config(read_sentence_folder(options.weights).inner)
+    return _width(assets, config.hidden_size * len(options.pooling.split("+")))
 
 
 def build_texts(options: TextOptions, assets: dict[str, Any], folder: Path | None) -> Encoder:
-    """The encoder of texts; from `folder` without the pretrained weights, otherwise with them."""
+    """The encoder of texts; from `folder` without the pretrained weights, otherwise with them.
+
+    From a folder it has no adapters: a run keeps what they learned merged into the weights.
+    """
     if options.weights is None:
         return BagOfWords(options, assets)
-    home = transformer_folder(options.weights) if folder is None else folder
-    network, config = load_model(str(home), folder)
-    return PretrainedTexts(options, network, config, load_tokenizer(home))
+    found = None if folder is not None else read_sentence_folder(options.weights)
+    home = folder if found is None else found.inner
+    assert home is not None
+    if "static" in assets:
+        tokenizer, weights = load_static(home, with_weights=found is not None)
+        encoder: Any = StaticTexts(options, assets, tokenizer)
+        if weights is not None:
+            encoder.words.load_state_dict({"weight": weights})
+    else:
+        network, config = load_model(str(home), folder)
+        encoder = PretrainedTexts(options, network, config, load_tokenizer(home), assets)
+        if found is not None and options.lora_rank is not None:
+            add_adapters(network, options)
+    if found is not None:
+        load_tail(encoder.tail, found.homes)
+    built: Encoder = encoder
+    return built

@@ -300,6 +300,13 @@ taken as one batch, which still tells checkpoints apart where few classes are ea
     """triplet: minings that follow each other, each with the share of the steps that it begins at, such as \
 easy-positive:0,semihard:0.3,hard:0.7; instead of mining."""
 
+    matryoshka: tuple[int, ...] = ()
+    """Lengths of prefixes of an embedding, such as 384 192 96 48, over which the loss is summed, so that each serves \
+by itself; the longest is the whole."""
+
+    matryoshka_weights: tuple[float, ...] = ()
+    """With matryoshka: what the loss of each length counts; all alike when left open."""
+
     on_collapse: Literal["warn", "stop", "remedy"] = "warn"
     """What to do when the training is seen to fail: warn once; stop, where going on is in vain; or, of a collapse to \
 a point, go on from the weights of the start with a lower learning rate and milder mining."""
@@ -473,8 +480,24 @@ def _faults(config: Config) -> list[str]:
         faults.append("corruption does nothing without views; give views too, such as 2")
     if loss.distance == "mahalanobis" and config.custom_loss is None:
         faults.append(NO_MAP)
+    faults += _unlike_prefixes(config)
     if training.steps is not None and training.epochs is not None:
         faults.append(f"steps is {training.steps} and epochs is {training.epochs}; give one of them")
+    return faults
+
+
+def _unlike_prefixes(config: Config) -> list[str]:
+    """What is wrong with the prefixes that the loss is summed over, in words."""
+    lengths, weights = config.training.matryoshka, config.training.matryoshka_weights
+    if not lengths:
+        return ["matryoshka_weights does nothing without matryoshka; give matryoshka too"] if weights else []
+    faults = []
+    if min(lengths) < 1 or len(set(lengths)) < len(lengths):
+        faults.append(f"matryoshka is {lengths}, it must be lengths of 1 or more, each once")
+    if weights and (len(weights) != len(lengths) or not all(0 < weight < math.inf for weight in weights)):
+        faults.append(f"matryoshka_weights is {weights}, it must be a finite number above 0 for each of {lengths}")
+    if config.batch.memory:
+        faults.append("matryoshka compares prefixes of a batch, and memory keeps whole embeddings; give one of them")
     return faults
 
 

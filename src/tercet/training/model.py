@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from tercet.data.loaders import Loader, make_loader
 from tercet.data.records import Records
 from tercet.data.sides import TwoSides
-from tercet.encoders.base import Encoder
+from tercet.encoders.adapters import merged_state, remove_adapters
+from tercet.encoders.base import Encoder, unit
 from tercet.encoders.build import build, fit_buffers, prepare
 from tercet.encoders.custom import CustomEncoder
 from tercet.errors import InputError, RunError
+from tercet.training.batches.texts import by_length, tokenised, warn_of_cut
 from tercet.training.config import EncoderOptions
 from tercet.training.folder import files
 from tercet.training.objective.loss import LOSS_FILE
@@ -51,6 +53,8 @@ class Model:
     assets: dict[str, Any]
     encoder: Encoder
     device: torch.device
+    cut_to: int | None = None
+    """How many numbers of an embedding are given, from its start; all if None."""
 
     @classmethod
     def create(
@@ -97,8 +101,13 @@ class Model:
         self.encoder.save_assets(folder)
 
     def save_weights(self, folder: Path) -> None:
-        """Write the encoder's weights to `folder`/model.safetensors."""
-        files.write_tensors(folder / "model.safetensors", self.encoder.state_dict(), {"format": "pt"})
+        """Write the encoder's weights to `folder`/model.safetensors, what adapters learned merged into them."""
+        files.write_tensors(folder / "model.safetensors", merged_state(self.encoder), {"format": "pt"})
+
+    def take_weights(self, folder: Path) -> None:
+        """Take the weights that `save_weights` wrote, in the place of adapters too."""
+        remove_adapters(self.encoder)
+        self.encoder.load_state_dict(read_weights(folder))
 
     def forward(self, batch: Any) -> Tensor:
         """Embeddings of a batch as the loader gives it, of shape (B, D), with a graph."""
@@ -119,18 +128,35 @@ class Model:
 
     def encode(self, loader: Loader, positions: np.ndarray, reporter: Reporter, title: str = "embedding") -> np.ndarray:
         """Embeddings of these items of a loader, float32 of shape (N, D), in chunks and without a graph."""
-        was_training = self.encoder.training
+        was_training, given = self.encoder.training, loader
         self.encoder.eval()
-        chunks = []
+        loader = tokenised(given, self.encoder)
+        order, chunks = by_length(loader, positions), []
         try:
             with torch.no_grad(), reporter.progress(title) as advance:
                 for start in range(0, len(positions), EMBED_BATCH):
-                    batch = loader.batch(positions[start : start + EMBED_BATCH])
+                    batch = loader.batch(positions[order[start : start + EMBED_BATCH]])
                     chunks.append(self.forward(batch).float().cpu().numpy())
                     advance(min(start + EMBED_BATCH, len(positions)), len(positions))
         finally:
             self.encoder.train(was_training)
-        return np.concatenate(chunks) if chunks else np.zeros((0, 0), dtype=np.float32)
+        if loader is not given:
+            warn_of_cut(loader, reporter, "given")
+        if not chunks:
+            return np.zeros((0, 0), dtype=np.float32)
+        vectors = np.concatenate(chunks)
+        vectors[order] = vectors.copy()
+        return self.shortened(vectors)
+
+    def shortened(self, vectors: np.ndarray) -> np.ndarray:
+        """The first `cut_to` numbers of each row, scaled to length 1 where the encoder does that."""
+        return vectors if self.cut_to is None else first_numbers(vectors, self.cut_to, self.encoder.normalize)
+
+
+def first_numbers(vectors: np.ndarray, count: int, normalize: bool) -> np.ndarray:
+    """The first numbers of each row, of shape (N, count); of length 1 again if that is asked for."""
+    short = vectors[:, :count]
+    return unit(torch.from_numpy(short)).numpy() if normalize else np.ascontiguousarray(short)
 
 
 @dataclass(frozen=True)

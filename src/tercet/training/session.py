@@ -18,12 +18,15 @@ from tercet.data.augmentation import check_channels
 from tercet.data.options import Augmentation, without_idle_colours
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.encoders.adapters import remove_adapters
 from tercet.encoders.options import TowersOptions
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.losses.base import BatchLoss
 from tercet.training.assessment import SELECTIONS, Asked, Assessment, assess, class_sizes, pairs_of
 from tercet.training.batches.curriculum import SCORES_FILE, keep_scores
 from tercet.training.batches.loading import gains_by_workers
+from tercet.training.batches.prompts import prompted
+from tercet.training.batches.texts import look, tokenised
 from tercet.training.batches.towers import choose_towers
 from tercet.training.batches.views import HeldViews, check_views, with_views
 from tercet.training.calibration import calibrated_or_warned, drop_calibration, write_calibration
@@ -36,12 +39,13 @@ from tercet.training.config import (
     read_config,
     sized,
 )
+from tercet.training.dimensions import with_dimensions
 from tercet.training.folder import files
 from tercet.training.folder.copies import COPIES_FILE, write_copies
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import kinds_of, read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
-from tercet.training.model import START_WEIGHTS, Model, Readable, read_all, read_weights, weights_hash
+from tercet.training.model import START_WEIGHTS, Model, Readable, read_all, weights_hash
 from tercet.training.objective.loss import (
     LOSS_FILE,
     Loss,
@@ -64,6 +68,7 @@ from tercet.training.objective.loss_state import (
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
 from tercet.training.step.chunk import with_chunk
+from tercet.training.step.matryoshka import check_longest
 from tercet.training.step.mining_schedule import parse_schedule
 from tercet.training.step.shared import check_same, encode_whole, spread_state, told
 
@@ -95,9 +100,11 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
         )
     home = folder if resuming and (folder / START_WEIGHTS).exists() else None
     model = _make_model(request, train_records, local_device(request.training.device, ranks), home)
+    train_records, held_records = (prompted(one, model.options) for one in (train_records, held_records))
     loss = _make_loss(request, train_records.form)
     config = _complete(request, loss, model, train_records, held_records.form)
     check_loss(loss, config, train_records, held_records)
+    _check_prefixes(config, loss)
     _check_towers(config, ranks)
     if resuming and first:
         _check_same(config, read_config(folder / "config.toml"), folder)
@@ -105,6 +112,9 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     warn_of_loss(loss, config, model, resuming, reporter)
     train = read_all(model.options, train_records, reporter, "training")
     held = read_all(model.options, held_records, reporter, "validation")
+    train, held = (dataclasses.replace(one, loader=tokenised(one.loader, model.encoder)) for one in (train, held))
+    look(train.loader, reporter, "training")
+    look(held.loader, reporter, "validation")
     known = train.records.fingerprints()
     of_held = held.records.fingerprints()
     check_same(config, _hash_of(known, of_held), ranks)
@@ -129,8 +139,10 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     outcome = Training(config, model, loss, train, held, folder, reporter, ranks, request.tracker).run()
 
     if first:
-        model.encoder.load_state_dict(read_weights(folder))
+        model.take_weights(folder)
         restore_state(loss, folder / LOSS_FILE)
+    else:
+        remove_adapters(model.encoder)
     spread_state(model.encoder, ranks)
     vectors = encode_whole(held, model, ranks, reporter, "validating")
     if first:
@@ -168,6 +180,18 @@ def _check_towers(config: Config, ranks: Ranks) -> None:
         raise InputError(f"two towers are trained by one process, and these are {ranks.size}; start without torchrun.")
     for tower in towers:
         check_channels(config.augmentation, getattr(tower, "channels", None))
+
+
+def _check_prefixes(config: Config, loss: Loss) -> None:
+    """Raise InputError where the loss cannot be summed over prefixes of an embedding."""
+    lengths, dim = config.training.matryoshka, getattr(config.encoder, "dim", None)
+    if lengths and isinstance(loss, BatchLoss) and loss.rule.distance.dim is not None:
+        raise InputError(
+            f"matryoshka is set, and the distance maps embeddings of {loss.rule.distance.dim} numbers and no shorter "
+            "ones; leave it out, or take another distance."
+        )
+    if lengths and dim is not None:
+        check_longest(lengths, dim)
 
 
 def _check_workers(config: Config, train: Readable, reporter: Reporter) -> None:
@@ -276,6 +300,11 @@ def _make_model(request: Request, records: Records, device: str, home: Path | No
             f"init names {folder}, whose encoder is taken as it is, and other options for the encoder were given; "
             "leave them out."
         )
+    if getattr(before.encoder, "lora_rank", None) is not None:
+        raise InputError(
+            f"init names {folder}, whose adapters are merged into its weights. Go on from a folder of them: tercet "
+            f"export {folder} --to sentence-transformers FOLDER, and --text.weights FOLDER."
+        )
     model = Model.load(before.encoder, folder, device, request.module)
     columns = tuple(model.assets.get("columns", ()))
     if records.kind == "tabular" and columns and records.columns and columns != records.columns:
@@ -361,6 +390,7 @@ def _calibrated_assessment(
     write_calibration(folder, calibration)
     asked = Asked(threshold=calibration.threshold, trained=read_class_sizes(folder))
     found = assess(vectors, records, distance, asked)
+    found = with_dimensions(found, vectors, records, distance, config)
     return held.told(found) if isinstance(held, HeldViews) else found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tercet.data.options import Augmentation
 from tercet.data.records import Records
-from tercet.encoders.options import TowersOptions
+from tercet.encoders.options import TextOptions, TowersOptions
 from tercet.errors import InputError
 from tercet.training.config import ENCODERS
 from tercet.training.request import Request
@@ -35,5 +35,16 @@ def choose_towers(request: Request, records: Records) -> TowersOptions:
     for kind, options in request.encoders.items():
         if kind not in kinds and options != type(options)():
             raise InputError(f"options for the {kind} encoder were given, and the data is {' and '.join(kinds)}.")
-    towers: list[Any] = [request.encoders.get(kind, ENCODERS[kind]()) for kind in kinds]
+    towers: list[Any] = [
+        _of_role(request.encoders.get(kind, ENCODERS[kind]()), side) for side, kind in enumerate(kinds)
+    ]
     return TowersOptions(left=towers[0], right=towers[1], sides=(left, right))
+
+
+def _of_role(options: Any, side: int) -> Any:
+    """The options with the prompt of the side that looks for the other, 0, or is looked for, 1."""
+    if not isinstance(options, TextOptions):
+        return options
+    own = options.document_prompt if side else options.query_prompt
+    prompt = options.prompt if own is None else own
+    return dataclasses.replace(options, prompt=prompt, query_prompt=None, document_prompt=None)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tercet.data.records import Records
-from tercet.data.sides import TwoSides
+from tercet.data.sides import SIDES, TwoSides
 from tercet.training.batches.feed import Fed
 from tercet.training.folder import files
 
@@ -41,7 +41,7 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
     tensors = _tensors(fed.inputs)
     if embeddings is not None:
         tensors["embeddings"] = embeddings
-    texts = _texts(fed.inputs)
+    texts = _texts(fed, records)
     found: dict[str, Any] = {
         "step": step, "epoch": fed.epoch, "reason": reason, "items": items, "texts": texts,
         "rows": [fed.rows.start, fed.rows.stop],
@@ -52,11 +52,14 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
     return target
 
 
-def _texts(inputs: Any) -> Any:
+def _texts(fed: Fed, records: Records) -> Any:
     """The inputs as they are where they are texts, and those of either side where that holds some."""
-    if isinstance(inputs, TwoSides):
-        return {"left": _texts(inputs.left), "right": _texts(inputs.right)}
-    return inputs if isinstance(inputs, list) and all(isinstance(one, str) for one in inputs) else None
+    own = fed.batch.positions[fed.rows]
+    if records.kind == SIDES:
+        items = [records.items[place] for place in own]
+        sides = [[item.value for item in items if (item.side, item.kind) == (side, "text")] for side in (0, 1)]
+        return {"left": sides[0] or None, "right": sides[1] or None}
+    return [records.items[place] for place in own] if records.kind == "text" else None
 
 
 def _tensors(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:

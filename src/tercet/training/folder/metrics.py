@@ -27,6 +27,12 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What was trained on what; empty of a run whose training has not ended."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:
     """Write evaluations/`name`.json with its map, and its figures into metrics.json as `name`.<metric>."""
     if assessment.map is None:

@@ -44,13 +44,14 @@ class KeyedDraws(TorchDispatchMode):
     Args:
         seed: of the run.
         step: of the training.
-        rows: which rows of the batch the chunk holds, start and stop.
+        rows: which rows of the batch the chunk holds, start and stop, or the number of each.
     """
 
-    def __init__(self, seed: int, step: int, rows: slice) -> None:
+    def __init__(self, seed: int, step: int, rows: slice | np.ndarray) -> None:
         super().__init__()
-        self.seed, self.step, self.rows = seed, step, rows
-        self.count = rows.stop - rows.start
+        self.seed, self.step = seed, step
+        self.rows = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        self.count = len(self.rows)
 
     def __enter__(self) -> KeyedDraws:
         torch.manual_seed(int(keyed(self.seed, "dropout", self.step).integers(2**63)))
@@ -85,7 +86,8 @@ class KeyedDraws(TorchDispatchMode):
     def _row_keys(self, call: int) -> np.ndarray:
         """A key for each row of the chunk, uint64 (R,)."""
         bits: Any = keyed(self.seed, "dropout", self.step, call).bit_generator
-        return bits.random_raw(self.rows.stop)[self.rows.start :]
+        keys: np.ndarray = bits.random_raw(int(self.rows.max()) + 1)[self.rows]
+        return keys
 
 
 class _Draw:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,20 +66,16 @@ def cached_step(
     Raises:
         InputError: the inputs cannot be cut into chunks.
     """
-    sections = inputs.sections if isinstance(inputs, TwoSides) else [slice(0, count)]  # a tower draws for its own rows
-    if len(sections) == 1 and (chunk is None or chunk >= count):
+    parts = parts_of(inputs, count, chunk, bunch_of(encoder))
+    if len(parts) == 1:
         return _plain_step(encode, inputs, loss, KeyedDraws(seed, step, slice(first, first + count)))
+    pairs = [(rows, KeyedDraws(seed, step, first + rows)) for rows in parts]
+    back = torch.from_numpy(np.argsort(np.concatenate(parts)))
     if chunk is None or chunk >= count:
-        return _step_by_sections(encode, inputs, count, loss, [KeyedDraws(seed, step, rows) for rows in sections])
-    parts = [
-        slice(rows.start + part.start, rows.start + part.stop)
-        for rows in sections
-        for part in cut(rows.stop - rows.start, chunk)
-    ]
+        return _step_by_parts(encode, inputs, count, loss, pairs, back)
     put_back = buffers_as_now(encoder)
-    draws = [KeyedDraws(seed, step, slice(first + rows.start, first + rows.stop)) for rows in parts]
-    pairs = list(zip(parts, draws, strict=True))
     embeddings = torch.cat([_encoded(encode, take(inputs, rows, count), drawn) for rows, drawn in pairs])
+    embeddings = embeddings[back.to(embeddings.device)]
 
     value, said = loss(embeddings.requires_grad_())
     value.backward()
@@ -90,8 +87,41 @@ def cached_step(
         with drawn:
             again = encode(take(inputs, rows, count))
             if again.requires_grad:  # not where the loss alone is trained
-                again.backward(embeddings.grad[rows])
+                again.backward(embeddings.grad[torch.from_numpy(rows).to(embeddings.device)])
     return value, said
+
+
+def parts_of(inputs: Any, count: int, chunk: int | None, bunch: int | None = None) -> list[np.ndarray]:
+    """The rows that the encoder takes together, part by part, each of one side: at most `chunk`.
+
+    Texts that are made into tokens are put together by their length, at most `bunch` of them, since all in a part are
+    padded to its longest. What is drawn is keyed by the row, wherever it stands.
+    """
+    parts = []
+    for section in inputs.sections if isinstance(inputs, TwoSides) else [slice(0, count)]:
+        rows, size = np.arange(section.start, section.stop), len(range(*section.indices(count)))
+        lengths = token_counts(inputs)
+        together = size if chunk is None else chunk
+        if lengths is not None and bunch is not None and (lengths[rows] > 0).all():
+            rows, together = rows[np.argsort(lengths[rows], kind="stable")], min(bunch, together)
+        parts += [rows[part] for part in cut(size, max(1, together))]
+    return parts
+
+
+def token_counts(inputs: Any) -> np.ndarray | None:
+    """How many tokens each row of a batch has, (B,), 0 where it is none of texts; None where none is known."""
+    if isinstance(inputs, TwoSides):
+        sides = [(token_counts(inputs.left), inputs.n_left), (token_counts(inputs.right), inputs.n_right)]
+        return np.concatenate([np.zeros(n, dtype=np.int64) if found is None else found for found, n in sides])
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], np.ndarray):
+        return np.array([max(1, len(row)) for row in inputs])
+    return None
+
+
+def bunch_of(encoder: nn.Module) -> int | None:
+    """How many texts of about one length the encoder likes to be given at a time; None where it does not matter."""
+    found = [getattr(part, "bunch", None) for part in encoder.modules()]
+    return min((one for one in found if isinstance(one, int)), default=None)
 
 
 def cut(count: int, chunk: int) -> list[slice]:
@@ -101,7 +131,7 @@ def cut(count: int, chunk: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def take(batch: Any, rows: slice, count: int) -> Any:
+def take(batch: Any, rows: slice | np.ndarray, count: int) -> Any:
     """These rows of a batch as loaders give it: a tensor, a list of texts, or a dict, list or tuple of these.
 
     What is neither, such as a number, belongs to all rows.
@@ -125,7 +155,9 @@ def take(batch: Any, rows: slice, count: int) -> Any:
                 f"a batch of {count} items holds {given}, which cannot be cut into chunks of the items. Give the "
                 f"encoder the whole batch: chunk={count} or more."
             )
-        return batch[rows]
+        if isinstance(rows, slice):
+            return batch[rows]
+        return batch[torch.from_numpy(rows)] if isinstance(batch, Tensor) else [batch[place] for place in rows]
     return batch
 
 
@@ -172,22 +204,24 @@ def _plain_step(
     return value, said
 
 
-def _step_by_sections(
+def _step_by_parts(
     encode: Callable[[Any], Tensor],
     inputs: Any,
     count: int,
     loss: Callable[[Tensor], tuple[Tensor, S]],
-    sections: list[KeyedDraws],
+    pairs: list[tuple[np.ndarray, KeyedDraws]],
+    back: Tensor,
 ) -> tuple[Tensor, S]:
-    """The whole batch in one graph, each side of it with the draws of its rows.
+    """The whole batch in one graph, each part of it with the draws of its rows; `back` puts the rows in their order.
 
     An encoder that computes anew in the backward pass (torch.utils.checkpoint) and draws there is not provided for.
     """
     parts = []
-    for draws in sections:
+    for rows, draws in pairs:
         with draws:
-            parts.append(encode(take(inputs, draws.rows, count)))
-    value, said = loss(torch.cat(parts))
+            parts.append(encode(take(inputs, rows, count)))
+    embeddings = torch.cat(parts)
+    value, said = loss(embeddings[back.to(embeddings.device)])
     value.backward()
     return value, said
 

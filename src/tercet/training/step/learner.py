@@ -23,6 +23,7 @@ from tercet.training.config import Config
 from tercet.training.model import Model, mixed_precision, move
 from tercet.training.objective.loss import Loss
 from tercet.training.step.gradient_cache import cached_step, cut, take
+from tercet.training.step.matryoshka import over_prefixes
 from tercet.training.step.mining_schedule import parse_schedule
 from tercet.training.step.schedule import learning_rate_factor
 from tercet.training.step.shared import average_gradients, spread_buffers
@@ -92,6 +93,9 @@ class Learner:
             torch.manual_seed((settings.seed * 1_000_003 + number) % 2**63)  # one of the user's own may draw
             whole = self.ranks.gather_with_gradient(embeddings[: lengths[self.ranks.rank]], lengths)
             with self.loss.divided(self.ranks) if isinstance(self.loss, BatchLoss) else contextlib.nullcontext():
+                if settings.matryoshka:
+                    normalize = self.config.encoder.normalize
+                    return over_prefixes(self.supervision, whole, fed.batch, settings, normalize)
                 return self.supervision(whole, fed.batch)
 
         if memory is not None and memory.slow is not None:

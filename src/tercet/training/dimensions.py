@@ -1,0 +1,31 @@
+"""Figures of shorter embeddings: what a run that was trained on prefixes is worth at each of their lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tercet.data.records import Records
+from tercet.training.assessment import Assessment, evaluate_vectors
+from tercet.training.config import Config
+from tercet.training.model import first_numbers
+
+KEPT = ("recall_at_1", "map_at_r", "auc", "eer", "triplet_accuracy")
+
+
+def with_dimensions(
+    assessment: Assessment, vectors: np.ndarray, records: Records, distance: Any, config: Config
+) -> Assessment:
+    """The assessment with figures of each prefix that is shorter than the vectors, (N, D), as dim_96.recall_at_1."""
+    lengths = sorted(length for length in config.training.matryoshka if length < vectors.shape[1])
+    found: dict[str, Any] = {}
+    for length in lengths:
+        short = first_numbers(vectors, length, config.encoder.normalize)
+        metrics = evaluate_vectors(short, records, distance, intervals=False).metrics
+        found |= {f"dim_{length}.{name}": metrics[name] for name in KEPT if metrics.get(name) is not None}
+    if not found:
+        return assessment
+    evaluation = dataclasses.replace(assessment.evaluation, metrics=assessment.evaluation.metrics | found)
+    return dataclasses.replace(assessment, evaluation=evaluation)
