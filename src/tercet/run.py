@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,10 @@ from tercet.evaluation import Evaluation, Pairs, errors_at, in_order
 from tercet.evaluation.clustering import with_clusters
 from tercet.evaluation.probability import at_prior
 from tercet.index import Index
+from tercet.index.embedding import Embedding, embed_to_shards
+from tercet.index.shards import open_shards, write_shards
 from tercet.mining.options import MiningOptions
+from tercet.neighbors.quantised import VECTORS, quantised
 from tercet.training.assessment import Asked, assess, assess_raw, check_extras, has_raw, pairs_of
 from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.batches.pacing import CurriculumOptions
@@ -245,11 +249,43 @@ class Run:
         of_side = records.columns[records.items[0].side] if records.kind == SIDES else side
         return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, of_side)
 
+    def embed_to(
+        self, data: Any, out: str | Path, *, shard_rows: int = 100_000, vectors: str = "float32", resume: bool = False,
+        processes: int = 1, side: str | None = None, reporter: Reporter | None = None, **options: Any,
+    ) -> Embedding:  # fmt: skip
+        """Write the embeddings of a source of any size to a folder of Parquet shards; see `tercet.index.shards`.
+
+        Memory does not grow with the source, as far as its items are read when they are needed. Started by torchrun,
+        the processes share the shards.
+
+        Args:
+            data: a path; or, by one process, anything that training takes.
+            out: the folder.
+            shard_rows: items of a shard.
+            vectors: "float32", "int8" or "binary"; see `tercet.neighbors.quantised`.
+            resume: go on with a folder that was begun with the same settings; finished shards are kept.
+            processes: how many of this machine share the work, each on a GPU of its own where there are some.
+            side: with two towers, which of them; see `embed`.
+            reporter: shows progress.
+            **options: how to read the data: kind, label, label_level, columns, root.
+
+        Raises:
+            DataError: nothing can be read.
+            RunError: the folder is in the way, or was begun with other settings.
+        """
+        is_path = isinstance(data, (str, Path))
+        work = functools.partial(_embed_some, self.path, data, Path(out), side, options) if is_path else None
+        return embed_to_shards(
+            self.model, self.weights, lambda: self.read_side(data, side, **options), Path(out), shard_rows, vectors,
+            resume, reporter or Reporter(), processes, work,
+        )  # fmt: skip
+
     def index(
         self,
         data: Any,
         *,
         approximate: bool = False,
+        vectors: str = "float32",
         side: str | None = None,
         reporter: Reporter | None = None,
         **options: Any,
@@ -258,6 +294,7 @@ class Run:
 
         Args:
             data: see `embed_records`.
+            vectors: how they are kept and compared: "float32", "int8", "binary" or "rescored"; see `Index`.
             approximate: search through faiss; the index then holds the recall measured on some of its items.
             side: with two towers, which of them; queries are then of the other side, unless they say otherwise.
             reporter: shows progress.
@@ -274,7 +311,7 @@ class Run:
             self.distance.name,
             components=self.distance.components.numpy() if isinstance(self.distance, Mahalanobis) else None,
             side=batch.side,
-        )
+        ).of_kind(vectors)
         return (index.approximated() if approximate else index), batch.skipped
 
     def parse_item(self, word: str) -> Any:
@@ -406,6 +443,7 @@ class Run:
         gallery_groups: Sequence[Any] | None = None,
         approximate: bool = False,
         by_class: str | Path | None = None,
+        vectors: str = "float32",
         reporter: Reporter | None = None,
         **options: Any,
     ) -> Evaluation:
@@ -433,6 +471,8 @@ class Run:
             gallery_groups: with `groups` and a gallery, its groups.
             approximate: search through faiss, for very large sets; only figures of the k nearest are to be had.
             by_class: a CSV to write the figures of each class and group to.
+            vectors: "int8" or "binary" evaluates the embeddings in fewer bytes as well, at the same threshold, as
+                `name`-int8 or `name`-binary; see `tercet.neighbors.quantised`.
             reporter: shows progress.
             **options: how to read the data: kind, form, label, columns, root; layout and part of a data set's folder.
 
@@ -443,6 +483,7 @@ class Run:
         _check_name(name)
         if groups is not None and (group is not None or group_from is not None):
             raise InputError("group and group_from say where groups are, and groups gives them; give one of them.")
+        check_choice("vectors", vectors, VECTORS)
         reporter = reporter or Reporter()
         records = self.read(data, usual_part="test", **options)
         check_extras(records, clustering, margin)
@@ -461,20 +502,29 @@ class Run:
             calibration = None  # which is of whole embeddings
         threshold, probability = (calibration.threshold, calibration.probability) if calibration else (None, None)
         of_folds = None if folds is None else _folds(data, folds, readable.records)
-        vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
+        rows = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         trained = read_class_sizes(self.path)
         with reporter.progress("searching") as advance:
             asked = Asked(
                 threshold, probability, trained, of_folds, margin, dataclasses.replace(searched, progress=advance)
             )
-            found = assess(vectors, readable.records, self.distance, asked)
-        found = with_dimensions(found, vectors, readable.records, self.distance, self.config)
+            found = assess(rows, readable.records, self.distance, asked)
+        found = with_dimensions(found, rows, readable.records, self.distance, self.config)
         if clustering:
-            clustered = with_clusters(found.evaluation, vectors, readable.records.labels, self.distance)
+            clustered = with_clusters(found.evaluation, rows, readable.records.labels, self.distance)
             found = dataclasses.replace(found, evaluation=clustered)
         if by_class is not None:
             files.write_text(Path(by_class), class_table(found.evaluation))
         write_assessment(self.path, name, found, readable.records, duplicates)
+        if vectors != "float32":  # a threshold between floats says nothing of bits
+            kept = threshold if vectors == "int8" else None
+            fewer, others = quantised(rows, vectors).restored(), searched.gallery_vectors
+            coarsely = dataclasses.replace(
+                searched, gallery_vectors=None if others is None else quantised(others, vectors).restored()
+            )
+            of_fewer = dataclasses.replace(asked, threshold=kept, probability=None, searched=coarsely)
+            coarse = assess(fewer, readable.records, self.distance, of_fewer)
+            write_assessment(self.path, f"{name}-{vectors}", coarse, readable.records, duplicates)
         raw_name = "baseline" if name == "test" else f"{name}-baseline"
         remove_assessment(self.path, raw_name)  # of other data, perhaps
         if baseline and has_raw(readable.records):
@@ -569,13 +619,13 @@ class Run:
 
     def read(self, data: Any, *, labelled: bool = True, usual_part: str = "train", **options: Any) -> Records:
         """Records of data in the form that the run was trained on, as far as the data leaves that open."""
-        allowed = ("kind", "form", "label", "columns", "root", "layout", "part")
+        allowed = ("kind", "form", "label", "label_level", "columns", "root", "layout", "part")
         for word in options:
             check_choice("option", word, allowed)
         trained = self.config.data
         inherited = ["kind", "root"]
         if options.get("form") in (None, trained.form):  # a table of another form has other columns
-            inherited += ["label"] if labelled else []
+            inherited += ["label", "label_level"] if labelled else []
             inherited += ["columns", "categories", "dates", "texts", "missing"]
         own = {key: getattr(trained, key) for key in inherited}
         if self.sides:
@@ -797,6 +847,14 @@ def write_report(folder: Path, out: str | Path | None = None, layout: str = "pca
     from tercet.report import write
 
     return write(folder, out, layout)
+
+
+def _embed_some(
+    run: Path, data: Any, out: Path, side: str | None, options: dict[str, Any], number: int, of: int, device: str
+) -> None:
+    """What one of several processes that embed does."""
+    own = Run(run, device=device)
+    write_shards(open_shards(out), own.model, own.read_side(data, side, **options), SilentReporter(), number, of)
 
 
 def _opened(run: Run | str | Path) -> Run:

@@ -52,6 +52,9 @@ class ReadOptions:
     label: str | None = None
     """The column of a table that holds the labels; as in training, or found out."""
 
+    label_level: int | None = None
+    """Of labels such as animal/dog/poodle, how many parts count; as in training when left open."""
+
     columns: tuple[str, ...] | None = None
     """The columns of a table that hold the items; as in training, or found out."""
 

@@ -48,6 +48,9 @@ class Evaluate:
     margin: float | None = None
     """Of triplets, also the share whose negative is farther than the positive by so much."""
 
+    vectors: Literal["float32", "int8", "binary"] = "float32"
+    """Measure the embeddings in fewer bytes too, as NAME-int8 or NAME-binary, beside the figures of the floats."""
+
     form: Literal["labels", "triplets", "pairs", "marked-pairs", "scored-pairs"] | None = None
     """What says which items are alike; found out when left open."""
 
@@ -91,8 +94,8 @@ def main(words: Sequence[str]) -> int:
     folds = int(command.folds) if command.folds is not None and command.folds.isdecimal() else command.folds
     found = run.evaluate(
         command.data, name=command.name, baseline=command.baseline, folds=folds, margin=command.margin,
-        clustering=command.clustering, gallery=command.gallery, ks=command.ks, group=command.group,
-        group_from=command.group_from, exclude=command.exclude, approximate=command.approximate,
+        vectors=command.vectors, clustering=command.clustering, gallery=command.gallery, ks=command.ks,
+        group=command.group, group_from=command.group_from, exclude=command.exclude, approximate=command.approximate,
         by_class=command.by_class, reporter=reporter(command.json), **options,
     )  # fmt: skip
     run.report()
@@ -103,6 +106,8 @@ def main(words: Sequence[str]) -> int:
     raw = "baseline" if command.name == "test" else f"{command.name}-baseline"
     has_raw = any(key.startswith(f"{raw}.") for key in run.metrics)
     show(table(run.metrics, command.name, raw if has_raw else None))
+    if command.vectors != "float32":
+        show("\n" + table(run.metrics, f"{command.name}-{command.vectors}", command.name))
     for note in found.notes:
         show(f"note: {note}")
     show(f"report: {run.path / 'report.html'}")

@@ -76,7 +76,7 @@ def find_layout(table: Table, wishes: Wishes) -> Layout:
     sides = _find_sides(table, wishes)
     if sides is not None:
         return _tuple_layout(table, sides, wishes)
-    label = _find_label(table, wishes)
+    label = find_label(table, wishes)
     form = "items" if label is None else "labels"
     marks = [name for name in _named(table, FORGED) if name not in (label, *(wishes.columns or ()))]
     forged = marks[0] if marks and label is not None else None
@@ -214,7 +214,8 @@ def _find_mark(table: Table, sides: tuple[str, ...]) -> str | None:
     return found[0] if found else None
 
 
-def _find_label(table: Table, wishes: Wishes) -> str | None:
+def find_label(table: Table, wishes: Wishes) -> str | None:
+    """The column of labels; None where there is none and none is needed."""
     if wishes.form == "items":
         return None
     if wishes.label is not None:

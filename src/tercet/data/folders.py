@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tercet.data.label_column import at_level
 from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
@@ -38,7 +39,7 @@ def read_folder(folder: Path, source: str, wishes: Wishes) -> Records:
     names = [path.relative_to(folder).as_posix() for path in found]
     forged = find_forged(names) if labelled else None
     items = [str(path) for path in found] if kind == "image" else [_read_text(path) for path in found]
-    labels, classes = encode_labels([name.split("/")[0] for name in names]) if labelled else (None, ())
+    labels, classes = encode_labels([_class_of(name, wishes.label_level) for name in names]) if labelled else (None, ())
     if wishes.labelled:
         _check_classes(source, classes)
     if forged is not None:
@@ -61,6 +62,11 @@ def find_forged(names: Sequence[str]) -> np.ndarray | None:
         return None
     forged = np.array([kind[0] in FORGED for kind in kinds])
     return forged if 0 < forged.sum() < len(forged) else None
+
+
+def _class_of(name: str, level: int | None) -> str:
+    """The subfolder that an item is in; at a level of several parts, the folders within it too."""
+    return at_level(name.rpartition("/")[0], level or 1)
 
 
 def read_image(path: Path, source: str, wishes: Wishes) -> Records:

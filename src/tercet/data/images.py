@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from tercet.data.lazy import items_at
 from tercet.errors import DataError, check_choice
 
 FITS = ("crop", "pad", "stretch")
 AREA = 64 * 64  # pixels that the automatic size aims at
 STEP = 8  # each side of the automatic size is a multiple of this
 SAMPLE = 64  # images looked at to find the automatic size
+CHECKED = 256  # images that are given out for decoding at a time
 BUDGET_BYTES = 2 * 1024**3
 FORMATS = (
     "PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA", "ICO",
@@ -59,10 +62,9 @@ def open_image(item: Any, draft: int | None = None) -> Any:
     try:
         if isinstance(item, np.ndarray):
             return _plain(Image.fromarray(_squeezed(item)))
-        if not isinstance(item, str | os.PathLike):
+        if not isinstance(item, str | os.PathLike | bytes):
             return _plain(ImageOps.exif_transpose(item))
-        _check_file(item)
-        with Image.open(item, formats=_formats()) as image:
+        with Image.open(_file_of(item), formats=_formats()) as image:
             _check_pixels(image)
             if draft is not None and image.format == "JPEG":
                 image.draft(None, (draft, draft))
@@ -71,8 +73,22 @@ def open_image(item: Any, draft: int | None = None) -> Any:
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         if isinstance(cause, Image.UnidentifiedImageError):
             reason = "not an image, or of a type that Pillow does not read"
-        name = item if isinstance(item, str) else repr(item)[:80]  # only now: an array takes milliseconds to spell
-        raise DataError(f"{name}: {reason}") from None
+        raise DataError(f"{_called(item)}: {reason}") from None
+
+
+def _called(item: Any) -> str:
+    """What a message calls an image. Only asked for then: an array takes milliseconds to spell."""
+    if isinstance(item, bytes):
+        return "an image in a table"
+    return item if isinstance(item, str) else repr(item)[:80]
+
+
+def _file_of(item: str | os.PathLike[str] | bytes) -> Any:
+    """What Pillow opens: the bytes of a file, or a path that is looked at first."""
+    if isinstance(item, bytes):
+        return io.BytesIO(item)
+    _check_file(item)
+    return item
 
 
 @cache
@@ -218,7 +234,7 @@ class ImageCache:
         """Decode every image once; gives the positions that cannot be decoded, each with the reason."""
         bad = []
         with _threads() as pool:
-            for place, (pixels, reason) in enumerate(pool.map(self._try, range(len(self.items)))):
+            for place, (pixels, reason) in enumerate(self._tried(pool)):
                 if pixels is None:
                     bad.append((place, reason))
                 elif self.in_memory:
@@ -238,20 +254,26 @@ class ImageCache:
             return torch.from_numpy(self._pixels[places])
         pixels = np.empty((len(places), *self.shape), dtype=np.uint8)
         with _threads() as pool:
-            for row, decoded in enumerate(pool.map(self._decode, places)):
+            for row, decoded in enumerate(pool.map(self._decode, items_at(self.items, places))):
                 pixels[row] = decoded
         if self.in_memory:
             self._pixels[places], self._held[places] = pixels, True
         return torch.from_numpy(pixels)
 
-    def _decode(self, place: int) -> np.ndarray:
-        return decode(self.items[place], self.size, self.channels, self.fit)
+    def _tried(self, pool: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray | None, str]]:
+        """Every image, some at a time: what waits for its turn is in memory."""
+        for start in range(0, len(self.items), CHECKED):
+            places = range(start, min(start + CHECKED, len(self.items)))
+            yield from pool.map(self._try, items_at(self.items, places))
 
-    def _try(self, place: int) -> tuple[np.ndarray | None, str]:
+    def _decode(self, item: Any) -> np.ndarray:
+        return decode(item, self.size, self.channels, self.fit)
+
+    def _try(self, item: Any) -> tuple[np.ndarray | None, str]:
         try:
-            return self._decode(place), ""
+            return self._decode(item), ""
         except DataError as cause:
-            name = self.items[place] if isinstance(self.items[place], str) else ""
+            name = item if isinstance(item, str) else ""
             return None, str(cause).removeprefix(f"{name}: ")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tercet.data.images import BUDGET_BYTES, ImageCache, Progress
+from tercet.data.lazy import LazyItems, items_at
 from tercet.data.randomness import keyed_draws
 from tercet.data.sides import SIDES, SidesLoader
 from tercet.errors import DataError, InputError
@@ -65,7 +66,7 @@ def make_loader(options: EncoderOptions, items: Sequence[Any], budget_bytes: int
 
 
 def _gives_tensors(items: Sequence[Any]) -> bool:
-    if isinstance(items, list | tuple | np.ndarray) or len(items) == 0:
+    if isinstance(items, list | tuple | np.ndarray | LazyItems) or len(items) == 0:
         return False
     return isinstance(items[0], torch.Tensor)
 
@@ -78,7 +79,7 @@ class TextLoader:
 
     def batch(self, positions: Positions) -> list[str]:
         """The texts at these positions."""
-        return [self.items[place] for place in positions]
+        return items_at(self.items, positions)
 
     def check(self, progress: Progress | None = None) -> list[tuple[int, str]]:
         """Texts that are empty."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.data.folders import read_folder, read_image, read_lines
+from tercet.data.large_tables import is_streamed, read_dataset_rows, read_large_table
 from tercet.data.layouts import LAYOUTS, find_layout, read_part
 from tercet.data.layouts import usual_part as usual_part_of
 from tercet.data.objects import read_objects
@@ -36,15 +37,16 @@ def read(
     categories: Sequence[str] | None = None,
     dates: Sequence[str] | None = None,
     texts: Sequence[str] | None = None,
+    label_level: int | None = None,
 ) -> Records:
     """Records of a folder, a file or Python objects.
 
     Args:
         source: a folder with a subfolder for each class (of images, or of .txt files); a table (.csv, .tsv,
-            .jsonl, .parquet) with labels, triplets or pairs; an image; a .txt file with a text a line. From Python
-            also: a DataFrame (pandas, polars, or a table of pyarrow); a list of paths, texts or Pillow images; an array
-            of shape (N, F); a tuple of either and its labels; a torch Dataset that gives (input, label); or `Records`,
-            which are returned as they are.
+            .jsonl, .parquet, or a folder of .parquet shards) with labels, triplets or pairs; an image; a .txt file
+            with a text a line. From Python also: a DataFrame (pandas, polars, or a table of pyarrow); a list of paths,
+            texts or Pillow images; an array of shape (N, F); a tuple of either and its labels; a `datasets.Dataset`; a
+            torch Dataset that gives (input, label); or `Records`, which are returned as they are.
         kind: "image", "text" or "tabular", instead of what is found.
         form: "labels", "triplets", "pairs", "marked-pairs", "scored-pairs" or "items" (unlabelled), instead of what is
             found.
@@ -66,6 +68,7 @@ def read(
         categories: feature columns that hold categories, instead of what is found by their contents.
         dates: feature columns that hold dates.
         texts: feature columns that hold texts.
+        label_level: of labels such as animal/dog/poodle, or of folders within folders, how many parts count.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or line.
@@ -73,18 +76,13 @@ def read(
     """
     if isinstance(source, Records):
         return source
-    if kind is not None:
-        check_choice("--kind", kind, KINDS)
-    if form is not None:
-        check_choice("--form", form, FORMS)
-    if towers is not None:
-        check_choice("--towers", towers, TOWERS)
-    check_choice("--missing", missing, MISSING_VALUES)
-    lists = (None if names is None else tuple(names) for names in (categories, dates, texts))
-    named = None if columns is None else tuple(columns)
+    _check_words(kind, form, towers, missing)
     labelled = labelled and form != "items"
     folder = None if root is None else Path(root)
-    wishes = Wishes(kind, form, label, named, folder, labelled, towers, missing, *lists)
+    wishes = Wishes(
+        kind, form, label, _tuple(columns), folder, labelled, towers, missing, _tuple(categories), _tuple(dates),
+        _tuple(texts), label_level,
+    )  # fmt: skip
     if isinstance(source, str | os.PathLike):
         found = find_layout(source, layout) if layout or labelled else None
         if found is not None:
@@ -94,9 +92,22 @@ def read(
         return _read_path(Path(source), str(source), wishes)
     if is_frame(source):
         return records_of(table_of_frame(source), wishes, [folder or Path()], "DataFrame")
+    if hasattr(source, "column_names"):
+        return read_dataset_rows(_checked_dataset(source), wishes)
     if towers is not None:
         raise InputError("towers is for a table with two columns of positive pairs; the source is no table.")
     return read_objects(source, wishes)
+
+
+def _tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
+
+
+def _check_words(kind: str | None, form: str | None, towers: str | None, missing: str) -> None:
+    for option, word, allowed in (("--kind", kind, KINDS), ("--form", form, FORMS), ("--towers", towers, TOWERS)):
+        if word is not None:
+            check_choice(option, word, allowed)
+    check_choice("--missing", missing, MISSING_VALUES)
 
 
 def _refuse_layout(source: Any, layout: str | None, part: str | None) -> None:
@@ -122,6 +133,10 @@ def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
     if not path.exists():
         raise DataError(f"{source} does not exist.{_near(path)}")
     suffix = path.suffix.lower()
+    if is_streamed(path) and wishes.towers is None:
+        records = read_large_table(path, source, wishes)
+        if records is not None:
+            return records
     if suffix in TABLE_SUFFIXES and path.is_file():
         return read_table(path, source, wishes)
     _refuse_table_options(source, wishes)
@@ -135,6 +150,15 @@ def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
         f"{source} is a file of a type that is not read ({suffix or 'no ending'}). Allowed are a folder, an "
         f"image, a .txt file with a text a line, and the tables {', '.join(TABLE_SUFFIXES)}."
     )
+
+
+def _checked_dataset(source: Any) -> Any:
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise DataError(
+            f"{type(source).__name__} is a stream without positions, which cannot be dealt by class. Load the dataset "
+            "without streaming=True, or write it with to_parquet(FILE) and give that file."
+        )
+    return source
 
 
 def _near(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tercet.data.lazy import LazyItems
 from tercet.data.sides import SIDES, Sided
 from tercet.errors import DataError
 
@@ -41,7 +42,7 @@ class Records:
     """What to call item i in reports and indexes."""
     labels: np.ndarray | None
     """int64 codes into `classes`, of shape (N,); None for unlabelled items, triplets and pairs."""
-    classes: tuple[str, ...]
+    classes: Sequence[str]
     tuples: np.ndarray | None
     """int64 positions in `items`, of shape (T, 3): anchor, positive, negative; or (T, 2): pairs."""
     similar: np.ndarray | None
@@ -86,7 +87,7 @@ class Records:
         """
         if self.tuples is not None:
             raise DataError(f"{self.source} holds {self.form}: take rows of them with take_tuples().")
-        chosen = self._pick(np.asarray(list(indices), dtype=np.int64))
+        chosen = self._pick(_whole(indices))
         return chosen.described(f"taken from {self.source}")
 
     def take_tuples(self, rows: Iterable[int]) -> Records:
@@ -97,7 +98,7 @@ class Records:
         """
         if self.tuples is None:
             raise DataError(f"{self.source} holds neither triplets nor pairs: take items with take().")
-        chosen = self._pick_tuples(np.asarray(list(rows), dtype=np.int64))
+        chosen = self._pick_tuples(_whole(rows))
         return chosen.described(f"taken from {self.source}")
 
     def of_side(self, side: int) -> Records:
@@ -133,8 +134,8 @@ class Records:
 
     def fingerprints(self) -> np.ndarray:
         """int64 hashes of the items' content, of shape (N,): equal content, equal hash, whatever the name."""
-        hashes = [_fingerprint(self.kind, self.items[i]) for i in range(len(self))]
-        return np.array(hashes, dtype=np.int64)
+        items = self.items if isinstance(self.items, LazyItems) else (self.items[i] for i in range(len(self)))
+        return np.fromiter((_fingerprint(self.kind, item) for item in items), dtype=np.int64, count=len(self))
 
     def label_names(self) -> list[str] | None:
         """The class of each item, in words; of a forgery that it is one."""
@@ -173,7 +174,9 @@ class Records:
         if labels is not None:
             present, labels = np.unique(labels[positions], return_inverse=True)
             labels, classes = labels.astype(np.int64), tuple(classes[code] for code in present)
-        names = [self.names[i] for i in positions]
+        names: Sequence[str] = [] if isinstance(self.names, LazyItems) else [self.names[i] for i in positions]
+        if isinstance(self.names, LazyItems):
+            names = self.names.pick(positions)
         items = _pick_items(self.items, positions)
         forged = None if self.forged is None else self.forged[positions]
         return replace(self, items=items, names=names, labels=labels, classes=classes, forged=forged)
@@ -215,9 +218,15 @@ def encode_labels(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([code[name] for name in names], dtype=np.int64), tuple(classes)
 
 
+def _whole(places: Iterable[int]) -> np.ndarray:
+    return np.asarray(places if isinstance(places, np.ndarray) else list(places), dtype=np.int64)
+
+
 def _pick_items(items: Sequence[Any], positions: np.ndarray) -> Sequence[Any]:
     if isinstance(items, np.ndarray):
         return items[positions]
+    if isinstance(items, LazyItems):
+        return items.pick(positions)
     if isinstance(items, list):
         return [items[i] for i in positions]
     from torch.utils.data import Subset
@@ -234,5 +243,7 @@ def _content(kind: str, item: Any) -> bytes:
         return _content(item.kind, item.value)
     if isinstance(item, str):
         return Path(item).read_bytes() if kind == "image" else item.encode()
+    if isinstance(item, bytes):
+        return item
     array = np.ascontiguousarray(np.asarray(item))
     return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()

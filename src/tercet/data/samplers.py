@@ -55,14 +55,17 @@ class _Batches:
         Raises:
             ConfigError: it was taken from another kind of sampler, with another seed, or from other data.
         """
-        own = self.state()
-        for name in ("sampler", "seed"):
-            if state[name] != own[name]:
-                raise ConfigError(f"The state is of {name} {state[name]!r}; this is {own[name]!r}.")
+        self._check_kind(state)
         epoch, cursor = int(state["epoch"]), int(state["cursor"])
         if not 0 <= cursor < len(self.deal(epoch)):
             raise ConfigError(f"The state is at batch {cursor}, which epoch {epoch} of these data does not have.")
         self.epoch, self.cursor = epoch, cursor
+
+    def _check_kind(self, state: dict[str, int | str]) -> None:
+        own = self.state()
+        for name in ("sampler", "seed"):
+            if state[name] != own[name]:
+                raise ConfigError(f"The state is of {name} {state[name]!r}; this is {own[name]!r}.")
 
     def _current(self) -> list[np.ndarray]:
         if self._dealt is None or self._dealt[0] != self.epoch:
@@ -178,13 +181,7 @@ class ClassBatches(_Batches):
     @cached_property
     def _rates(self) -> list[Fraction]:
         """Groups of each class in an epoch, on average; exact, so that floors are."""
-        by_size = [max(Fraction(int(n), self.samples_per_class), Fraction(1)) for n in self._sizes]
-        if self.class_sampling == "size":
-            return by_size
-        weights = [Fraction(math.sqrt(n) if self.class_sampling == "root" else 1) for n in self._sizes]
-        several = [c for c, n in enumerate(self._sizes) if n > 1]
-        each = sum((by_size[c] for c in several), Fraction()) / sum((weights[c] for c in several), Fraction())
-        return [max(each * weights[c], Fraction(1)) if n > 1 else Fraction(1) for c, n in enumerate(self._sizes)]
+        return rates_of(self._sizes, np.ones_like(self._sizes), self.samples_per_class, self.class_sampling)
 
     @cached_property
     def _sizes(self) -> np.ndarray:
@@ -323,6 +320,18 @@ class TupleBatches(_Batches):
         """What an epoch holds, said aloud."""
         count = plural(len(self), "batch")
         return f"{count} an epoch, each of up to {self.rows} of {plural(self.n_tuples, 'row')}."
+
+
+def rates_of(sizes: np.ndarray, many: np.ndarray, per_group: int, class_sampling: str) -> list[Fraction]:
+    """Groups an epoch of classes of these sizes, of each of which there are so many; see `ClassBatches`."""
+    by_size = [max(Fraction(int(n), per_group), Fraction(1)) for n in sizes]
+    if class_sampling == "size":
+        return by_size
+    weights = [Fraction(math.sqrt(n) if class_sampling == "root" else 1) for n in sizes]
+    several = [(s, int(many[s])) for s, n in enumerate(sizes) if n > 1]
+    total = sum((by_size[s] * count for s, count in several), Fraction())
+    each = total / sum((weights[s] * count for s, count in several), Fraction())
+    return [max(each * weights[s], Fraction(1)) if n > 1 else Fraction(1) for s, n in enumerate(sizes)]
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:

@@ -52,7 +52,7 @@ class Table:
 
     def texts(self, name: str) -> list[str | None]:
         """A column as text; whole numbers lose their ".0"."""
-        return [_as_text(value) for value in self.columns[name].to_pylist()]
+        return [as_text(value) for value in self.columns[name].to_pylist()]
 
     def filled_texts(self, name: str) -> list[str]:
         """A column as text, where an empty cell is an error."""
@@ -190,7 +190,7 @@ def _json_column(values: list[Any], name: str, lines: Sequence[int], source: str
         return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
-    return pa.array([_as_text(value) for value in values], pa.string())
+    return pa.array([as_text(value) for value in values], pa.string())
 
 
 def _load_parquet(path: Path, source: str) -> Table:
@@ -217,7 +217,8 @@ def _parquet_column(column: Any, name: str, source: str) -> Any:
     return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """A cell as text; whole numbers lose their ".0"."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

@@ -10,6 +10,7 @@ import numpy as np
 
 from tercet.data.columns import Layout, find_layout
 from tercet.data.features import Features, code_rows, missing_of, places, width_of
+from tercet.data.label_column import at_level
 from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
 from tercet.data.sides import SIDES, Sided
 from tercet.data.tablefiles import Table, load_table
@@ -88,13 +89,22 @@ def _read_labels(table: Table, column: str, wishes: Wishes) -> tuple[np.ndarray,
                 f"{table.source}, {table.place(row)}, column {column!r}: the label is missing. "
                 f"Fill it in or remove the row."
             )
-    labels, classes = encode_labels([str(name).strip() for name in names])
-    if wishes.labelled and len(classes) < 2:
+    plain = [str(name).strip() for name in names]
+    if wishes.label_level is not None:
+        plain = [at_level(name, wishes.label_level) for name in plain]
+    labels, classes = encode_labels(plain)
+    if wishes.labelled:
+        check_several(classes, table.source, column)
+    return labels, classes
+
+
+def check_several(classes: Sequence[str], source: str, column: str) -> None:
+    """Raise DataError for labels that are all the same."""
+    if len(classes) < 2:
         raise DataError(
-            f"{table.source} holds a single class, {classes[0]!r} in column {column!r}; at least two are "
+            f"{source} holds a single class, {classes[0]!r} in column {column!r}; at least two are "
             f"needed to tell apart."
         )
-    return labels, classes
 
 
 def _read_features(

@@ -37,6 +37,7 @@ class Wishes:
     categories: tuple[str, ...] | None = None
     dates: tuple[str, ...] | None = None
     texts: tuple[str, ...] | None = None
+    label_level: int | None = None
 
     @property
     def named(self) -> dict[str, str]:

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tercet.errors import InputError, RunError
+from tercet.index.shards import columns_of
+from tercet.neighbors.quantised import quantised
 from tercet.training.folder import files
 
 
@@ -26,12 +28,13 @@ def check_parquet_path(path: Path) -> None:
         raise RunError(f"{path} exists already; choose another name, or remove it first.")
 
 
-def write_parquet(path: Path, vectors: np.ndarray, names: Sequence[str], labels: Sequence[str] | None) -> None:
-    """Write columns name, label (where known) and embedding, a list of D float32, one row an item."""
-    columns = {"name": pa.array(list(names), pa.string())}
-    if labels is not None:
-        columns["label"] = pa.array(list(labels), pa.string())
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+def write_parquet(
+    path: Path, vectors: np.ndarray, names: Sequence[str], labels: Sequence[str] | None, kind: str = "float32"
+) -> None:
+    """Write columns name, label (where known) and embedding, a list of D float32, one row an item.
+
+    Of int8, embedding is a list of D int8 beside a column of scales; of binary, ceil(D / 8) bytes.
+    """
+    columns = columns_of(quantised(vectors, kind), list(names), None if labels is None else list(labels))
     table = pa.table(columns)
     files.write_with(path, lambda temporary: pq.write_table(table, temporary))

@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tercet.distances import Distance, Mahalanobis, resolve
-from tercet.errors import InputError, RunError
+from tercet.errors import InputError, RunError, check_choice
 from tercet.neighbors import ApproximateNeighbors, nearest
+from tercet.neighbors.quantised import VECTORS, Quantised, nearest_bits, quantised
 from tercet.training.folder import files
 
 FORMAT = 1
+KINDS = (*VECTORS, "rescored")
+SHORTLIST = 10
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Index:
         approximate: a faiss index over the vectors, or None for exact search.
         recall: the share of the 10 nearest that the approximate search finds, measured on some of the items.
         components: the map of a Mahalanobis distance, of shape (k, D).
+        kind: "float32"; "int8", which keeps a byte for each number; "binary", which keeps a bit for each and counts
+            those that differ (Hamming distance); or "rescored", which finds `SHORTLIST` times k candidates by their
+            bits and orders these by the floats, which it keeps.
         side: which side of a run with two towers the items are of; queries are of the other.
 
     Raises:
@@ -69,6 +76,7 @@ class Index:
     recall: float | None = None
     components: np.ndarray | None = None
     side: str | None = None
+    kind: str = "float32"
 
     def __post_init__(self) -> None:
         self.metric.check_rows(torch.from_numpy(self.vectors), "the index")
@@ -78,6 +86,21 @@ class Index:
         """The distance as an object."""
         return resolve(self.distance) if self.components is None else Mahalanobis(components=self.components)
 
+    def of_kind(self, kind: str) -> Index:
+        """This index with vectors of another kind.
+
+        Raises:
+            InputError: an unknown kind.
+        """
+        check_choice("vectors", kind, KINDS)
+        fewer = kind if kind in VECTORS else "float32"
+        return dataclasses.replace(self, vectors=quantised(self.vectors, fewer).restored(), kind=kind)
+
+    @cached_property
+    def bits(self) -> np.ndarray:
+        """The signs of the vectors, uint8 (N, D / 8)."""
+        return quantised(self.vectors, "binary").codes
+
     def approximated(self) -> Index:
         """This index with approximate search, and the recall that it was measured to have.
 
@@ -85,6 +108,8 @@ class Index:
             InputError: a distance that faiss cannot search.
             MissingDependency: faiss is not installed.
         """
+        if self.kind not in ("float32", "int8"):
+            raise InputError(f"vectors is {self.kind!r}, whose bits are compared with all; leave approximate out.")
         approximate = ApproximateNeighbors.build(self.vectors, self.distance)
         recall = approximate.recall_against_exact(self.vectors)
         return dataclasses.replace(self, approximate=approximate, recall=recall)
@@ -107,7 +132,11 @@ class Index:
             )
         self.metric.check_rows(torch.from_numpy(queries), "queries")
         wanted = min(k, len(self.vectors))
-        if self.approximate is not None:
+        distances: Any
+        positions: Any
+        if self.kind in ("binary", "rescored"):
+            distances, positions = self._by_bits(queries, wanted)
+        elif self.approximate is not None:
             distances, positions = self.approximate.search(queries, wanted)
         else:
             distances, positions = nearest(queries, self.vectors, wanted, distance=self.metric)
@@ -115,6 +144,17 @@ class Index:
             [self._found(position, far) for far, position in zip(row, where, strict=True)]
             for row, where in zip(distances.tolist(), positions.tolist(), strict=True)
         ]
+
+    def _by_bits(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Distances and positions, (Q, k): bits that differ; or, rescored, the metric of the candidates."""
+        signs = quantised(queries, "binary").codes
+        if self.kind == "binary":
+            return nearest_bits(signs, self.bits, k)
+        candidates = nearest_bits(signs, self.bits, min(SHORTLIST * k, len(self.vectors)))[1]
+        found = [nearest(one[None], self.vectors[own], k, distance=self.metric) for one, own in
+                 zip(queries, np.sort(candidates, axis=1), strict=True)]  # fmt: skip
+        places = [np.sort(own)[at[0]] for own, (_, at) in zip(candidates, found, strict=True)]
+        return np.concatenate([np.asarray(far) for far, _ in found]), np.stack(places)
 
     def save(self, folder: Path) -> None:
         """Write the index to a folder that must not exist yet.
@@ -134,8 +174,11 @@ class Index:
             "approximate": self.approximate is not None, "recall": self.recall,
         }  # fmt: skip
         manifest |= {} if self.side is None else {"side": self.side}
+        manifest |= {} if self.kind == "float32" else {"kind": self.kind}
+        kept = quantised(self.vectors, self.kind if self.kind in VECTORS else "float32")
         with files.new_folder(folder) as target:
-            tensors = {"vectors": self.vectors} | ({} if self.components is None else {"components": self.components})
+            tensors = {"vectors": kept.codes} | ({} if kept.scales is None else {"scales": kept.scales})
+            tensors |= {} if self.components is None else {"components": self.components}
             files.write_tensors(
                 target / "vectors.safetensors", {name: torch.from_numpy(array) for name, array in tensors.items()}
             )
@@ -158,7 +201,10 @@ class Index:
                 raise RunError(f"{folder} was written by a newer Tercet; upgrade with: pip install --upgrade tercet")
             items = pq.read_table(folder / "items.parquet")
             arrays = {name: part.numpy() for name, part in load_file(folder / "vectors.safetensors").items()}
-            vectors = arrays["vectors"]
+            kind = manifest.get("kind", "float32")
+            stored_as = kind if kind in VECTORS else "float32"
+            held = Quantised(stored_as, arrays["vectors"], arrays.get("scales"), manifest["dimensions"])
+            vectors = held.restored()
             stored = load_file(folder / "faiss.safetensors")["index"].numpy() if manifest["approximate"] else None
         except FileNotFoundError as cause:
             raise RunError(
@@ -171,7 +217,8 @@ class Index:
         labels = items["label"].to_pylist() if "label" in items.column_names else None
         keys = ("run", "weights", "distance", "recall")
         return cls(vectors, items["name"].to_pylist(), labels, **{key: manifest[key] for key in keys},
-                   approximate=approximate, components=arrays.get("components"), side=manifest.get("side"))  # fmt: skip
+                   approximate=approximate, components=arrays.get("components"), side=manifest.get("side"),
+                   kind=kind)  # fmt: skip
 
     def check_weights(self, weights: str) -> None:
         """Refuse a run whose weights are not those that made this index.

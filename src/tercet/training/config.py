@@ -103,6 +103,10 @@ an item's views are alike (views)."""
     label: str | None = None
     """The column of a table that holds the labels; found out when left open."""
 
+    label_level: int | None = None
+    """Of labels such as animal/dog/poodle, or of folders within folders, how many parts count; all parts of a label, \
+and the first folder, when left open."""
+
     columns: tuple[str, ...] | None = None
     """The columns of a table that hold the items: one of paths or texts, or several of features."""
 

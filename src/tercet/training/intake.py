@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.large_tables import is_streamed
 from tercet.data.layouts import LAYOUTS, find_layout
 from tercet.data.readers import read
 from tercet.data.records import Records
@@ -112,12 +113,16 @@ def kinds_of(records: Records) -> dict[str, Any]:
 
 def read_source(source: Any, options: DataOptions, labelled: bool = True, usual_part: str = "train") -> Records:
     """Read a source with the options of a configuration, as far as they apply to it; `usual_part` as of `read`."""
-    is_table = is_frame(source) or (isinstance(source, (str, Path)) and Path(source).is_file())
+    is_table = (
+        is_frame(source)
+        or hasattr(source, "column_names")
+        or (isinstance(source, (str, Path)) and (Path(source).is_file() or is_streamed(Path(source))))
+    )
     table = options if is_table else DataOptions()
     return read(
         source, kind=options.kind, form=options.form, labelled=labelled,
         label=table.label, columns=table.columns, root=table.root, towers=options.towers, missing=options.missing,
-        categories=table.categories, dates=table.dates, texts=table.texts,
+        categories=table.categories, dates=table.dates, texts=table.texts, label_level=options.label_level,
         layout=options.layout, part=options.part, usual_part=usual_part,
     )  # fmt: skip
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet.data import indexed
+from tercet.data.class_index import ClassIndex
 from tercet.data.items import ItemBatches
 from tercet.data.paced import PacedBatches
 from tercet.data.records import Records
@@ -89,6 +91,8 @@ class Supervision:
 
     def count_steps(self, epochs: int) -> int:
         """How many batches so many epochs hold; they differ where the classes' sizes are no multiples of K."""
+        if isinstance(self.sampler, indexed.IndexedBatches):
+            return sum(self.sampler.count(epoch) for epoch in range(epochs))
         before, steps = self.sampler.state(), 0
         while self.sampler.epoch < epochs:
             steps += len(self.sampler)
@@ -330,9 +334,12 @@ def make_supervision(
     else:
         settings = records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
         by = options.class_sampling
-        sampler = MinedBatches(*settings, options.mine_every, mine_at_once, by) if options.mine_every else (
-            ClassBatches(*settings, by)
-        )  # fmt: skip
+        if options.mine_every:
+            sampler = MinedBatches(*settings, options.mine_every, mine_at_once, by)
+        elif len(records) >= indexed.INDEXED_FROM:
+            sampler = indexed.IndexedBatches(ClassIndex.build(settings[0]), *settings[1:], by)
+        else:
+            sampler = ClassBatches(*settings, by)
     if memory is not None:
         remembering = Remembering if options.views == 1 else RememberingViews
         return remembering(records, sampler, loss, memory, options.views)

@@ -1,0 +1,247 @@
+"""Reads sources of rows that are not held in memory into records: labelled items, or items alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tercet.data.columns import PATHS, Layout, find_layout
+from tercet.data.kept import folder_of, new_folder
+from tercet.data.label_column import as_labels, read_codes, write_codes
+from tercet.data.lazy import LazyItems, Rows
+from tercet.data.records import Records, encode_labels, shorten
+from tercet.data.rows import DatasetRows, JsonRows, ParquetRows
+from tercet.data.tablefiles import Table, as_text
+from tercet.data.tables import check_several, finite
+from tercet.data.wishes import Wishes
+from tercet.errors import DataError, InputError
+
+STREAMED_FROM = 512 * 2**20
+"""Bytes of a Parquet or JSONL file from which its rows are read when they are needed, and not all at once."""
+HEAD = 1000
+"""Rows that are looked at to find out what the columns mean."""
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The Parquet files of a folder, in order of their names."""
+    return sorted(path.glob("*.parquet"))
+
+
+def is_streamed(path: Path) -> bool:
+    """Whether a path is read row by row: a folder of Parquet shards, a large file, or one that holds images."""
+    if path.is_dir():
+        return bool(shards_of(path))
+    suffix = path.suffix.lower()
+    if suffix not in (".parquet", ".jsonl"):
+        return False
+    return path.stat().st_size >= STREAMED_FROM or (suffix == ".parquet" and _holds_bytes(path))
+
+
+def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
+    """Records whose items are read when they are asked for; None for pairs and triplets of one file.
+
+    Raises:
+        DataError: no rows, or columns that cannot be used.
+    """
+    paths = shards_of(path) if path.is_dir() else [path]
+    rows = JsonRows(path, source) if path.suffix.lower() == ".jsonl" else ParquetRows(paths, source)
+    folders = [wishes.root] if wishes.root is not None else [path if path.is_dir() else path.parent, Path()]
+    if len(rows) == 0:
+        raise DataError(f"{source} holds no rows.")
+    layout = _find_layout(rows, wishes)
+    if layout.form not in ("labels", "items"):
+        if path.is_dir():
+            raise DataError(
+                f"{source} is a folder of shards that hold {layout.form.replace('-', ' ')}, which are read from one "
+                "file; or say --form labels and which column holds the labels."
+            )
+        return None
+    size = sum(one.stat().st_size for one in paths) / 1e9
+    how = f"{path.suffix[1:].lower() or 'Parquet shards'}, {size:.2g} GB that are read as they are needed"
+    return _records(rows, layout, wishes, folders, paths).described(how + _meaning(layout))
+
+
+def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
+    """Records of a `datasets.Dataset`, whose items it reads when they are asked for."""
+    rows = DatasetRows(dataset)
+    if len(rows) == 0:
+        raise DataError(f"The dataset {rows.source} is empty.")
+    layout = _find_layout(rows, wishes)
+    if layout.form not in ("labels", "items"):
+        raise DataError(
+            f"The dataset {rows.source} holds {layout.form.replace('-', ' ')}; write it with its to_parquet(FILE) and "
+            "give that file."
+        )
+    folders = [wishes.root] if wishes.root is not None else [Path()]
+    return _records(rows, layout, wishes, folders, None).described("datasets.Dataset" + _meaning(layout))
+
+
+def _meaning(layout: Layout) -> str:
+    named = (layout.label, *layout.columns) if layout.form == "labels" else layout.columns
+    return f", {layout.form} of {', '.join(repr(name) for name in named)}"
+
+
+def _holds_bytes(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as cause:
+        raise DataError(f"{path} cannot be read as Parquet: {cause}.") from None
+    return any(_is_binary(field.type) for field in schema)
+
+
+def _is_binary(kind: Any) -> bool:
+    if pa.types.is_struct(kind):  # how datasets stores an image: {bytes, path}
+        return any(kind.field(place).name == "bytes" for place in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
+    """What the columns mean, from the first rows; a column of images themselves holds the items."""
+    head = {name: rows.take(range(min(HEAD, len(rows))), name) for name in rows.columns}
+    pictures = [name for name, values in head.items() if any(_is_picture(value) for value in values)]
+    plain = {name: _plain_column(values) for name, values in head.items() if name not in pictures}
+    table = Table(rows.source, plain)
+    for name in wishes.columns or ():
+        if name not in pictures:
+            table.column(name, "--columns")
+    wanted = pictures if wishes.columns is None else [name for name in wishes.columns if name in pictures]
+    if not wanted or wishes.kind not in (None, "image"):
+        return find_layout(table, wishes)
+    usual = [name for name in wanted if name.lower() in PATHS]
+    if len(wanted) > 1 and len(usual) != 1:
+        raise DataError(f"{rows.source}: the columns {', '.join(wanted)} all hold images. Say which with --columns.")
+    return Layout("items" if (label := _label_of(table, wishes)) is None else "labels", "image",
+                  tuple(usual or wanted)[:1], label)  # fmt: skip
+
+
+def _label_of(table: Table, wishes: Wishes) -> str | None:
+    from tercet.data.columns import find_label
+
+    if wishes.form not in (None, "labels", "items"):
+        raise InputError(f"--form is {wishes.form!r}; images in the table itself are read with labels, or as items.")
+    if wishes.label is not None:
+        table.column(wishes.label, "--label")
+    return find_label(table, wishes)
+
+
+def _is_picture(value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("bytes"), bytes)
+    return isinstance(value, bytes) or hasattr(value, "getexif") or (
+        isinstance(value, np.ndarray) and value.dtype == np.uint8
+    )  # fmt: skip
+
+
+def _plain_column(values: list[Any]) -> Any:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and kinds:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    flat = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+    return pa.array([as_text(value) for value in flat], pa.string())
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Makes an item of a cell: a text, a path in one of the folders, or an image itself."""
+
+    kind: str
+    folders: tuple[Path, ...]
+
+    def __call__(self, value: Any, row: int) -> Any:
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if self.kind == "text" or not isinstance(value, str):
+            return "" if value is None else value if _is_picture(value) else str(as_text(value) or "")
+        return str(next((folder / value for folder in self.folders if (folder / value).is_file()), value))
+
+
+@dataclass(frozen=True)
+class _Name:
+    """Names an item: a path as it is written, the start of a text, or where its row is."""
+
+    place: Any
+
+    def __call__(self, value: Any, row: int) -> str:
+        if isinstance(value, dict):
+            value = value.get("path")
+        return shorten(value) if isinstance(value, str) and value.strip() else self.place(row)
+
+
+def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
+    labels, classes = (None, ()) if layout.label is None else _labels(rows, layout.label, wishes, files)
+    if labels is not None and wishes.labelled:
+        check_several(classes, rows.source, str(layout.label))
+    if layout.kind == "tabular":
+        items: Any = _features(rows, layout.columns, files)
+        names: Any = LazyItems(rows, layout.columns[0], _RowName(rows.place))
+        return Records("tabular", items, names, labels, classes, None, None, layout.columns, (), rows.source, "")
+    items = LazyItems(rows, layout.columns[0], _Item(layout.kind, tuple(folders)))
+    names = LazyItems(rows, layout.columns[0], _Name(rows.place))
+    return Records(layout.kind, items, names, labels, classes, None, None, (), (), rows.source, "")
+
+
+@dataclass(frozen=True)
+class _RowName:
+    place: Any
+
+    def __call__(self, value: Any, row: int) -> str:
+        return self.place(row)
+
+
+def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -> tuple[np.ndarray, Sequence[str]]:
+    """Codes int64 (N,) and classes; of files they are kept for the next time."""
+    if files is None:
+        names: list[str] = []
+        for batch in rows.batches(column):
+            names += as_labels(batch, rows.source, column, rows.place, wishes.label_level).to_pylist()
+        return encode_labels(names)
+    folder = folder_of(files, f"labels {column} {wishes.label_level}")
+    if not folder.exists():
+        write_codes(rows.batches(column), folder, rows.source, column, rows.place, wishes.label_level)
+    codes, classes = read_codes(folder)
+    return codes.astype(np.int64), classes
+
+
+def _features(rows: Rows, columns: Sequence[str], files: list[Path] | None) -> np.ndarray:
+    """float32 (N, F); of files it is kept, and mapped."""
+    if files is None:
+        found = np.empty((len(rows), len(columns)), dtype=np.float32)
+        _fill(found, rows, columns)
+        return found
+    folder = folder_of(files, f"features {columns}")
+    if not folder.exists():
+        with new_folder(folder) as target:
+            mapped = np.lib.format.open_memmap(target / "features.npy", "w+", np.float32, (len(rows), len(columns)))
+            _fill(mapped, rows, columns)
+            mapped.flush()
+    return np.load(folder / "features.npy", mmap_mode="c")  # torch wants memory that it could write to
+
+
+def _fill(features: np.ndarray, rows: Rows, columns: Sequence[str]) -> None:
+    for number, column in enumerate(columns):
+        start = 0
+        for batch in rows.batches(column):
+            own = Table(rows.source, {column: batch}).numbers(column)[0]
+            places = _Places(rows, start)
+            features[start : start + len(own), number] = finite(own[:, None], [column], rows.source, places)[:, 0]
+            start += len(own)
+
+
+class _Places(Sequence[str]):
+    """Where the rows from some row on are, told when it is asked for."""
+
+    def __init__(self, rows: Rows, start: int) -> None:
+        self.rows, self.start = rows, start
+
+    def __len__(self) -> int:
+        return len(self.rows) - self.start
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.rows.place(self.start + int(place))

@@ -1,0 +1,243 @@
+"""Rows of files larger than memory, by position: Parquet by its row groups, JSON lines by where each begins."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tercet.data.kept import folder_of, new_folder
+from tercet.errors import DataError
+
+KEPT_BYTES = 256 * 2**20
+"""Decoded row groups that are kept, at most; the one in use always is."""
+BATCH = 1 << 18
+"""Rows of a pass over a column."""
+
+
+class _Guarded:
+    """A lock that stays behind when its owner is sent to another process, as open files do."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> Any:
+        return _Guarded, ()
+
+
+class ParquetRows:
+    """Rows of Parquet files, one after the other.
+
+    A row costs the reading of its row group's column, unless that was kept; so small row groups make random access
+    fast, and large ones scans.
+
+    Args:
+        paths: the files.
+        source: as the user gave it.
+
+    Raises:
+        DataError: a file is not Parquet, or its columns are not those of the first.
+    """
+
+    def __init__(self, paths: Sequence[Path], source: str) -> None:
+        self.paths, self.source = tuple(paths), source
+        self._guarded = _Guarded()
+        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
+        self._kept_bytes = 0
+        self.schema: Any = self._open(self.paths[0]).schema_arrow
+        counts, groups = [], []
+        for number, path in enumerate(self.paths):
+            file = self._open(path)
+            if set(file.schema_arrow.names) != set(self.schema.names):
+                raise DataError(
+                    f"{path} has the columns {', '.join(file.schema_arrow.names)}, and {self.paths[0].name} has "
+                    f"{', '.join(self.schema.names)}; shards of one table have the same."
+                )
+            for group in range(file.num_row_groups):
+                groups.append((number, group))
+                counts.append(file.metadata.row_group(group).num_rows)
+            file.close()
+        self.groups = groups
+        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict(), "_kept_bytes": 0}
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns."""
+        return self.schema.names
+
+    def place(self, row: int) -> str:
+        """Where a row is: "row 12", with the shard where there are several."""
+        if len(self.paths) == 1:
+            return f"row {row + 1}"
+        number = self.groups[int(np.searchsorted(self.starts, row, side="right")) - 1][0]
+        first = next(i for i, (shard, _) in enumerate(self.groups) if shard == number)
+        return f"{self.paths[number].name}, row {row - int(self.starts[first]) + 1}"
+
+    def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
+        """The values of a column at these rows, which are fastest in rising order."""
+        wanted = np.asarray(positions, dtype=np.int64)
+        group_of = np.searchsorted(self.starts, wanted, side="right") - 1
+        found: list[Any] = []
+        edges = np.flatnonzero(np.diff(group_of)) + 1
+        for own in np.split(np.arange(len(wanted)), edges) if len(wanted) else []:
+            group = int(group_of[own[0]])
+            values = self._column_of(group, column)
+            found += values.take(pa.array(wanted[own] - self.starts[group])).to_pylist()
+        return found
+
+    def batches(self, column: str) -> Iterator[Any]:
+        """A whole column in Arrow arrays, one after the other."""
+        for path in self.paths:
+            with self._open(path) as file:
+                for batch in file.iter_batches(BATCH, columns=[column], use_threads=False):
+                    yield batch.column(0)
+
+    def _column_of(self, group: int, column: str) -> Any:
+        """The column of a row group, from what was kept where it is there."""
+        with self._guarded.lock:
+            if (group, column) in self._kept:
+                self._kept.move_to_end((group, column))
+                return self._kept[group, column]
+            number, within = self.groups[group]
+            with self._open(self.paths[number]) as file:
+                values = file.read_row_group(within, columns=[column], use_threads=False).column(0)
+            self._kept[group, column] = values
+            self._kept_bytes += values.nbytes
+            while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+            return values
+
+    def _open(self, path: Path) -> Any:
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(path, memory_map=True)
+        except (pa.ArrowException, OSError) as cause:
+            raise DataError(f"{path} cannot be read as Parquet: {cause}.") from None
+
+
+class JsonRows:
+    """Rows of a file of JSON lines, found by an index of where each begins, 8 bytes a row, that is kept (`kept.py`).
+
+    Args:
+        path: the file.
+        source: as the user gave it.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.path, self.source = path, source
+        folder = folder_of([path], "lines")
+        if not folder.exists():
+            with new_folder(folder) as target:
+                np.save(target / "offsets.npy", _line_offsets(path))
+        self.offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @cached_property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns, those of the first thousand rows."""
+        return list(dict.fromkeys(name for row in range(min(1000, len(self))) for name in self._row(row)))
+
+    def place(self, row: int) -> str:
+        """Where a row is: "line 12"."""
+        lines, left = 1, int(self.offsets[row])
+        with self.path.open("rb") as file:
+            while left:
+                chunk = file.read(min(left, 1 << 20))
+                lines, left = lines + chunk.count(b"\n"), left - len(chunk)
+        return f"line {lines}"
+
+    def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
+        """The values of a column at these rows; None where a row has none."""
+        with self.path.open("rb") as file:
+            return [self._row(int(row), file).get(column) for row in positions]
+
+    def batches(self, column: str) -> Iterator[Any]:
+        """A whole column in Arrow arrays, one after the other."""
+        from tercet.data.tablefiles import as_text
+
+        for start in range(0, len(self), BATCH):
+            values = self.take(range(start, min(start + BATCH, len(self))), column)
+            if any(isinstance(value, list) for value in values):
+                values = [value if isinstance(value, list) else [value] for value in values]
+                yield pa.array([[as_text(one) for one in value] for value in values], pa.list_(pa.string()))
+            else:
+                yield pa.array([as_text(value) for value in values], pa.string())
+
+    def _row(self, row: int, file: Any = None) -> dict[str, Any]:
+        if file is None:
+            with self.path.open("rb") as own:
+                return self._row(row, own)
+        file.seek(int(self.offsets[row]))
+        try:
+            found = json.loads(file.readline())
+        except (json.JSONDecodeError, UnicodeDecodeError) as cause:
+            raise DataError(f"{self.source}, {self.place(row)}: not valid JSON ({cause}).") from None
+        if not isinstance(found, dict):
+            raise DataError(f'{self.source}, {self.place(row)}: expected an object such as {{"text": …, "label": …}}.')
+        return found
+
+
+def _line_offsets(path: Path) -> np.ndarray:
+    """Where each line that is not blank begins, int64."""
+    found, start = [], 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                found.append(start)
+            start += len(line)
+    return np.array(found, dtype=np.int64)
+
+
+class DatasetRows:
+    """Rows of a Hugging Face `datasets.Dataset`, or of anything with its column_names and its way of indexing.
+
+    Args:
+        dataset: it gives a dict of lists for dataset[[2, 5]].
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.source = dataset, type(dataset).__name__
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns."""
+        return list(self.dataset.column_names)
+
+    def place(self, row: int) -> str:
+        """Where a row is: "row 12"."""
+        return f"row {row + 1}"
+
+    def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
+        """The values of a column at these rows; the names of classes where the dataset knows them."""
+        narrow = self.dataset.select_columns([column]) if hasattr(self.dataset, "select_columns") else self.dataset
+        values = list(narrow[[int(row) for row in positions]][column])
+        names = self._class_names(column)
+        return values if names is None else [None if one is None or one < 0 else names[one] for one in values]
+
+    def batches(self, column: str) -> Iterator[Any]:
+        """A whole column in Arrow arrays, one after the other."""
+        for start in range(0, len(self), BATCH):
+            yield pa.array(self.take(range(start, min(start + BATCH, len(self))), column))
+
+    def _class_names(self, column: str) -> Sequence[str] | None:
+        feature = (getattr(self.dataset, "features", None) or {}).get(column)
+        return getattr(feature, "names", None)

@@ -1,0 +1,266 @@
+"""Sources that are read row by row give the records that the same rows give when they are read at once."""
+
+import io
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import tercet
+from conftest import QUICK, text_of, write_images
+from tercet.data import indexed, large_tables, rows
+from tercet.data.lazy import LazyItems
+from tercet.data.readers import read
+from tercet.errors import DataError, InputError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Every Parquet and JSONL file counts as large."""
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    monkeypatch.setattr(rows, "KEPT_BYTES", 100)
+    monkeypatch.setattr(rows, "BATCH", 5)
+
+
+def table(count=42):
+    texts = [text_of(row % 7, row) for row in range(count)]
+    return {"text": texts, "label": [f"topic {row % 7}" for row in range(count)]}
+
+
+def write(path, columns, row_group_size=4):
+    if path.suffix == ".jsonl":
+        lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    else:
+        pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        table(),
+        table() | {"label": list(range(42))},
+        table() | {"label": [float(row % 4) for row in range(42)]},
+        table() | {"label": [-row % 12 for row in range(42)]},
+        {"a": [0.5 * row for row in range(42)], "b": list(range(42)), "label": ["x", "y", "z"] * 14},
+    ],
+    ids=["texts", "whole", "floats", "order", "numbers"],
+)
+def test_equals_the_reader_of_whole_tables(tmp_path, monkeypatch, suffix, columns):
+    path = write(tmp_path / f"data{suffix}", columns)
+    whole = read(path)
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    monkeypatch.setattr(rows, "BATCH", 5)
+    for _ in range(2):  # the second from what the first kept
+        large = read(path)
+        assert list(large.classes) == list(whole.classes)
+        assert large.labels.tolist() == whole.labels.tolist()
+        assert list(large.names) == list(whole.names)
+        assert np.array_equal(np.asarray(list(large.items)), np.asarray(whole.items))
+        assert np.array_equal(large.fingerprints(), whole.fingerprints())
+        some = np.array([7, 3, 3, 41])
+        assert list(large.take(some).names) == [whole.names[place] for place in some]
+        assert large.take(some).take([1, 2]).labels.tolist() == whole.take(some).take([1, 2]).labels.tolist()
+
+
+def test_items_are_read_when_they_are_asked_for(tmp_path, streamed):
+    columns = table()
+    records = read(write(tmp_path / "data.parquet", columns))
+    assert isinstance(records.items, LazyItems)
+    assert records.items[-1] == columns["text"][-1]
+    assert records.items[3:6] == columns["text"][3:6]
+    assert records.items.take([40, 2, 2, 17]) == [columns["text"][row] for row in (40, 2, 2, 17)]
+    with pytest.raises(IndexError):
+        records.items[42]
+    sent = pickle.loads(pickle.dumps(records.items))  # as it goes to a process that loads
+    assert sent.take([5]) == [columns["text"][5]]
+
+
+def test_a_changed_file_is_read_anew(tmp_path, streamed):
+    path = write(tmp_path / "data.jsonl", table())
+    assert len(read(path)) == 42
+    write(path, table(49))
+    assert len(read(path)) == 49
+
+
+def test_shards_of_a_folder_are_one_table(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    columns = table()
+    for number, start in enumerate((0, 10, 31)):
+        end = (10, 31, 42)[number]
+        write(folder / f"part-{number}.parquet", {name: values[start:end] for name, values in columns.items()})
+    records = read(folder)
+    assert list(records.items) == columns["text"]
+    assert records.items.rows.place(12) == "part-1.parquet, row 3"
+    write(folder / "part-3.parquet", {"other": ["a"]})
+    with pytest.raises(DataError, match=r"part-3.parquet has the columns other, and part-0.parquet has text, label"):
+        read(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_images_in_a_table(tmp_path, as_struct):
+    write_images(tmp_path / "images", range(6), samples=4)
+    paths = sorted((tmp_path / "images").rglob("*.png"))
+    held = [path.read_bytes() for path in paths]
+    cells = [{"bytes": one, "path": path.name} for one, path in zip(held, paths, strict=True)] if as_struct else held
+    path = write(tmp_path / "images.parquet", {"image": cells, "label": [path.parent.name for path in paths]})
+    records, folder = read(path), read(tmp_path / "images")
+    assert records.kind == "image"
+    assert np.array_equal(records.fingerprints(), folder.fingerprints())
+    run = tercet.train(str(path), out=tmp_path / "run", progress=False, **QUICK)
+    assert np.array_equal(run.embed(records), run.embed(folder))
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_read_is_left_out_with_its_row(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16)).save(buffer, "PNG")
+    cells = [buffer.getvalue()] * 23 + [b"no image"]
+    path = write(tmp_path / "images.parquet", {"image": cells, "label": [f"c{row % 6}" for row in range(24)]})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run = tercet.train(str(path), out=tmp_path / "run", progress=False, **QUICK)
+    assert any("row 24: " in str(one.message) and "not an image" in str(one.message) for one in seen)
+    assert run.path.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_training_equals_that_on_the_whole_table(tmp_path, monkeypatch, suffix):
+    path = write(tmp_path / f"data{suffix}", table())
+    whole = tercet.train(str(path), out=tmp_path / "whole", progress=False, **QUICK)
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    large = tercet.train(str(path), out=tmp_path / "large", progress=False, **QUICK)
+    assert (whole.path / "model.safetensors").read_bytes() == (large.path / "model.safetensors").read_bytes()
+    assert whole.metrics == large.metrics
+
+
+def stop_at_5(step, figures):
+    if step == 5:
+        raise RuntimeError("stopped")
+
+
+@pytest.mark.slow
+def test_training_from_an_index_of_classes_resumes_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(indexed, "INDEXED_FROM", 10)
+    path = str(write(tmp_path / "data.parquet", table()))
+    options = {**QUICK, "evaluate_every": 2}
+    whole = tercet.train(path, out=tmp_path / "whole", progress=False, **options)
+    with pytest.raises(RuntimeError, match="stopped"):
+        tercet.train(path, out=tmp_path / "parts", progress=False, tracker=stop_at_5, **options)
+    parts = tercet.train(path, out=tmp_path / "parts", progress=False, resume=True)
+    assert (whole.path / "model.safetensors").read_bytes() == (parts.path / "model.safetensors").read_bytes()
+    assert '"sampler": "IndexedBatches"' in next((tmp_path / "whole" / "checkpoints").rglob("*.json")).read_text()
+
+
+BAD = [
+    ({"label": [["a", "b"]] + [["c"]] * 41}, r"row 1, column 'label': an item has 2 labels"),
+    ({"label": ["a"] * 7 + [None] + ["b"] * 34}, r"row 8, column 'label': the label is missing"),
+    ({"label": ["a"] * 7 + [" "] + ["b"] * 34}, r"row 8, column 'label': the label is missing"),
+    ({"label": ["a"] * 42}, r"single class, 'a' in column 'label'"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), BAD)
+def test_labels_that_cannot_be_used(tmp_path, streamed, columns, message):
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "data.parquet", table() | columns))
+
+
+def test_a_list_of_one_label_is_that_label(tmp_path, streamed):
+    columns = table() | {"label": [[f"topic {row % 7}"] for row in range(42)]}
+    assert len(read(write(tmp_path / "data.parquet", columns)).classes) == 7
+    assert len(read(write(tmp_path / "data.jsonl", columns)).classes) == 7
+
+
+def test_bad_lines_are_named(tmp_path, streamed):
+    path = write(tmp_path / "data.jsonl", table())
+    path.write_text("\n" + path.read_text() + "{broken\n")
+    with pytest.raises(DataError, match=r"data.jsonl, line 45: not valid JSON"):
+        read(path)
+    path.write_text('["a"]\n')
+    with pytest.raises(DataError, match=r"line 1: expected an object"):
+        read(path)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_labels_of_a_hierarchy(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    labels = ["animal/dog/poodle", "animal/dog/collie", "animal/cat", "plant/oak"]
+    path = write(tmp_path / "data.parquet", {"text": ["a", "b", "c", "d"], "label": labels})
+    assert list(read(path).classes) == sorted(labels)
+    assert list(read(path, label_level=2).classes) == ["animal/cat", "animal/dog", "plant/oak"]
+    assert list(read(path, label_level=1).classes) == ["animal", "plant"]
+    with pytest.raises(InputError, match="label_level is 0"):
+        read(path, label_level=0)
+
+
+def test_folders_within_folders_are_a_hierarchy(tmp_path):
+    write_images(tmp_path / "data" / "one", range(2), samples=1)
+    write_images(tmp_path / "data" / "two", range(2), samples=1)
+    assert list(read(tmp_path / "data").classes) == ["one", "two"]
+    assert list(read(tmp_path / "data", label_level=2).classes) == [
+        "one/class00", "one/class01", "two/class00", "two/class01",
+    ]  # fmt: skip
+
+
+def test_pairs_in_a_large_file_are_read_as_ever_and_in_shards_refused(tmp_path, streamed):
+    pairs = {"anchor": ["a", "b"], "positive": ["c", "d"]}
+    assert read(write(tmp_path / "pairs.parquet", pairs)).form == "pairs"
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write(folder / "0.parquet", pairs)
+    with pytest.raises(DataError, match="folder of shards that hold pairs"):
+        read(folder)
+
+
+@pytest.fixture
+def datasets():
+    return pytest.importorskip("datasets", reason="needs Hugging Face datasets")
+
+
+def test_datasets_of_texts(datasets, tmp_path):
+    columns = table()
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "topic": datasets.ClassLabel(names=list("abcdefg"))}
+    )
+    made = datasets.Dataset.from_dict(
+        {"text": columns["text"], "topic": [row % 7 for row in range(42)]}, features=features
+    )
+    records = read(made, label="topic", columns=("text",))
+    assert list(records.items) == columns["text"]
+    assert list(records.classes) == list("abcdefg")
+    run = tercet.train(made, label="topic", columns=("text",), out=tmp_path / "run", progress=False, **QUICK)
+    assert run.embed(records).shape == (42, 128)
+    with pytest.raises(DataError, match="streaming=True"):
+        read(made.to_iterable_dataset(), label="topic")
+    with pytest.raises(DataError, match=r"no column 'topics'.*Did you mean 'topic'"):
+        read(made, label="topics")
+
+
+def test_datasets_of_images_and_numbers(datasets, tmp_path):
+    write_images(tmp_path / "images", range(6), samples=4)
+    paths = sorted(str(path) for path in (tmp_path / "images").rglob("*.png"))
+    made = datasets.Dataset.from_dict({"image": paths, "label": [row // 4 for row in range(24)]})
+    records = read(made.cast_column("image", datasets.Image()), label="label", columns=("image",))
+    assert records.kind == "image"
+    assert read(made).kind == "image"  # paths
+    run = tercet.train(made.cast_column("image", datasets.Image()), label="label", columns=("image",),
+                       out=tmp_path / "run", progress=False, **QUICK)  # fmt: skip
+    assert np.array_equal(run.embed(records), run.embed(paths))
+    numbers = datasets.Dataset.from_dict({"a": [1.5, 2.0], "b": [3, 4], "label": ["x", "y"]})
+    assert read(numbers).items.tolist() == [[1.5, 3.0], [2.0, 4.0]]
