@@ -10,7 +10,7 @@ demo: $(VENV)/installed-demo  ## train, evaluate, index, search and verify on re
 	$(BIN)/tercet demo --out runs/demo
 
 test: $(VENV)/installed-dev  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/installed-dev  ## lint, format, types
 	$(BIN)/ruff check .
