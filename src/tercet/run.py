@@ -601,7 +601,9 @@ class Run:
         rules = {name: options.pop(name) for name in field_names(MiningOptions) if name in options}
         for word in options:
             check_choice(
-                "option", word, ("kind", "label", "columns", "root", "layout", "part", *field_names(MiningOptions))
+                "option",
+                word,
+                ("kind", "label", "label_level", "columns", "root", "layout", "part", *field_names(MiningOptions)),
             )
         records = self.read(data, form="labels", **options)
         loss = self.config.loss

@@ -33,7 +33,7 @@ def read_side(data: Any, side: str | None, options: TowersOptions, given: Mappin
         number = side_number(options, side)
         return data.of_side(number).as_side(number, options.sides)
     for word in given:
-        check_choice("option", word, ("kind", "form", "label", "columns", "root", "layout", "part"))
+        check_choice("option", word, ("kind", "form", "label", "label_level", "columns", "root", "layout", "part"))
     wanted: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     columns = _columns(data)
     if side is not None:
