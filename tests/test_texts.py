@@ -133,7 +133,7 @@ def test_a_folder_gives_the_vectors_that_sentence_transformers_gives_and_goes_ba
     np.testing.assert_allclose(back.encode_document(TEXTS), run.embed(TEXTS, "document"), atol=1e-5)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"| validation.auc | {run.metrics['validation.auc']:.4f} |" in card
+    assert f"| validation | auc | {run.metrics['validation.auc']:.4f} |" in card
     assert str(tmp_path) not in card
 
     static = save_static(tmp_path / "static")

@@ -54,15 +54,15 @@ def _to_safetensors(run: Run, out: Path, side: str | None) -> str:
     from tercet.integrations.model_card import write_model_folder
 
     _refuse_side(side)
-    write_model_folder(run.path, out)
+    write_model_folder(run.path, run.config, out)
     return f"its card is {out / 'README.md'}"
 
 
 def _to_sentence_folder(run: Run, out: Path, side: str | None) -> str:
-    from tercet.integrations.sentence_folder import model_card, write_sentence_folder
-    from tercet.training.folder.metrics import read_summary
+    from tercet.integrations.model_card import model_card
+    from tercet.integrations.sentence_folder import write_sentence_folder
 
-    card = model_card(run.config, run.metrics, read_summary(run.path), out.name)
+    card = model_card(run.path, run.config, out.name, "sentence-transformers")
     write_sentence_folder(run.model, run.config, card, out, side)
     return f'load it with SentenceTransformer("{out}")'
 

@@ -6,7 +6,6 @@ maps, scaling to length 1. What has no module there is refused. Weights are safe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,41 +212,3 @@ def _about(options: TextOptions, config: Config) -> dict[str, Any]:
         "default_prompt_name": "prompt" if options.prompt else None,
         "similarity_fn_name": _SIMILARITIES.get(config.loss.distance or "", "cosine"),
     }
-
-
-def model_card(config: Config, metrics: dict[str, Any], summary: dict[str, Any], name: str) -> str:
-    """README.md: what it is, what it was trained on, its figures, its limits."""
-    tags = {"library_name": "sentence-transformers", "pipeline_tag": "sentence-similarity"}
-    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in tags.items())
-    figures = [
-        f"| {key} | {value:.4f} | {_ends(metrics.get(f'{key}_interval'))} |"
-        for key, value in sorted(metrics.items())
-        if isinstance(value, float)
-    ]
-    steps, best = summary.get("steps", "?"), summary.get("best_step", "?")
-    loss = config.custom_loss or config.loss.loss
-    lines = [
-        f"---\n{head}---\n",
-        f"# {name}\n",
-        "Embeddings of texts, trained with Tercet.\n",
-        "    from sentence_transformers import SentenceTransformer\n",
-        '    SentenceTransformer("PATH OF THIS FOLDER").encode(["a text"])\n',
-        "## Data\n",
-        f"Trained on {summary.get('train', 'data that is not recorded')}.",
-        f"The checkpoint was chosen on {summary.get('validation', 'data that is not recorded')}.\n",
-        "## Training\n",
-        f"{steps} steps with the {loss} loss and the {config.loss.distance} distance.",
-        f"The weights are those of step {best}.\n",
-        "## Figures\n",
-        "With 95 % intervals where there are any. Those of `validation` flatter: they chose the checkpoint.\n",
-        "| figure | value | interval |\n|---|---|---|",
-        *figures,
-        "\n## Limits\n",
-        "The figures are of the data above and say nothing of other data, other languages or longer texts.",
-        "The licence of pretrained weights that this model began with holds for it too.\n",
-    ]
-    return "\n".join(lines)
-
-
-def _ends(interval: Any) -> str:
-    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
