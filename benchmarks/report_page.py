@@ -21,7 +21,7 @@ import tercet
 from tercet.data.records import Records
 from tercet.distances import resolve
 from tercet.report import write
-from tercet.training.assessment import Asked, assess
+from tercet.training.assessment.assessment import Asked, assess
 from tercet.training.folder.metrics import write_assessment
 
 FLAGS = (

@@ -11,11 +11,11 @@ import tercet
 from conftest import digest
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.evaluation import calibrate
-from tercet.training.assessment import pairs_of
-from tercet.training.calibration import read_calibration
+from tercet.training.assessment.assessment import pairs_of
+from tercet.training.assessment.calibration import read_calibration
+from tercet.training.assessment.targets import parse_target, target_word
 from tercet.training.config import TrainingOptions, read_partial_config
 from tercet.training.reporter import SilentReporter
-from tercet.training.targets import parse_target, target_word
 
 
 @pytest.fixture

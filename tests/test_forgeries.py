@@ -12,6 +12,7 @@ from tercet.data.readers import read
 from tercet.data.split import hold_out
 from tercet.errors import DataError, InputError
 from tercet.evaluation.forgeries import evaluate_forgeries
+from tercet.training.assessment.assessment import evaluate_vectors
 from tercet.training.batches.supervision import labels_of
 
 
@@ -137,6 +138,15 @@ def test_what_cannot_be_told_is_missing_with_the_reason():
     assert found["random_eer"] is None
     assert missing["random_eer"] == "no random and genuine pairs"
     assert missing["skilled_far"] == "no threshold was calibrated"
+
+
+def test_every_figure_takes_forgeries_as_unlike(signatures):
+    records = read(signatures)
+    labels = labels_of(records)  # a perfect model puts alike items at one place, and every forgery far from all
+    found = evaluate_vectors(np.eye(labels.max() + 1, dtype=np.float32)[labels], records, "euclidean")
+    assert (found.metrics["auc"], found.metrics["eer"], found.metrics["map_at_r"]) == (1, 0, 1)
+    assert found.metrics["n_same_pairs"] == 6 * 10
+    assert (found.metrics["n_queries"], found.metrics["n_classes"]) == (6 * 5, 6)
 
 
 def test_a_run_on_signatures(signatures, tmp_path):

@@ -9,13 +9,13 @@ from safetensors.numpy import load_file
 from tercet.data.records import Records
 from tercet.data.sides import SIDES, Sided
 from tercet.distances import resolve
-from tercet.training import map as maps
-from tercet.training import neighbours
-from tercet.training.assessment import Asked, assess
+from tercet.training.assessment import map as maps
+from tercet.training.assessment import neighbours
+from tercet.training.assessment.assessment import Asked, assess
+from tercet.training.assessment.map import make_map, principal_plane
+from tercet.training.assessment.neighbours import Neighbours, mistaken_queries, suspects
+from tercet.training.assessment.shown import show, thumbnail
 from tercet.training.folder.metrics import remove_assessment, write_assessment
-from tercet.training.map import make_map, principal_plane
-from tercet.training.neighbours import Neighbours, mistaken_queries, suspects
-from tercet.training.shown import show, thumbnail
 
 EUCLIDEAN = resolve("euclidean")
 

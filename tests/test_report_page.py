@@ -19,7 +19,7 @@ from tercet.report.figures import class_size_figures, operating_figures, region_
 from tercet.report.folder import read_folder
 from tercet.report.layouts import layouts
 from tercet.report.wording import percent
-from tercet.training.assessment import Asked, assess
+from tercet.training.assessment.assessment import Asked, assess
 from tercet.training.folder.metrics import write_assessment
 from tercet.training.health.regions import Triplets, write_triplets
 from test_report import HOSTILE, Page, change, embeddings, folder, put  # noqa: F401  the fixture

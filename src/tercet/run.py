@@ -33,18 +33,23 @@ from tercet.index.embedding import Embedding, embed_to_shards
 from tercet.index.shards import open_shards, write_shards
 from tercet.mining.options import MiningOptions
 from tercet.neighbors.quantised import VECTORS, quantised
-from tercet.training.assessment import Asked, assess, assess_raw, check_extras, has_raw, pairs_of
-from tercet.training.batches.one_side import of_side, read_side
-from tercet.training.batches.pacing import CurriculumOptions
-from tercet.training.batches.prompts import ROLES, column_of, has_roles, prompted, with_prompt
-from tercet.training.calibration import (
+from tercet.training.assessment.assessment import Asked, assess, assess_raw, check_extras, pairs_of
+from tercet.training.assessment.baseline import has_raw
+from tercet.training.assessment.calibration import (
     Calibration,
     calibrated,
     choose_calibration,
     read_calibration,
     restore_calibration,
 )
-from tercet.training.compared import Compared, Comparison, compare_runs, group_runs
+from tercet.training.assessment.compared import Compared, Comparison, compare_runs, group_runs
+from tercet.training.assessment.dimensions import with_dimensions
+from tercet.training.assessment.searched import Searched, class_table, groups_of, kept_groups
+from tercet.training.assessment.targets import parse_target
+from tercet.training.assessment.verdicts import Verdict, Verdicts, names_of
+from tercet.training.batches.one_side import of_side, read_side
+from tercet.training.batches.pacing import CurriculumOptions
+from tercet.training.batches.prompts import ROLES, column_of, has_roles, prompted, with_prompt
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -52,7 +57,6 @@ from tercet.training.config import (
     field_names,
     read_config,
 )
-from tercet.training.dimensions import with_dimensions
 from tercet.training.folder import files
 from tercet.training.folder.metrics import (
     NAME_OF_CALIBRATION,
@@ -71,11 +75,8 @@ from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
 from tercet.training.request import Request, base_request, make_request
 from tercet.training.rows import parse_row, rows_of
-from tercet.training.searched import Searched, class_table, groups_of, kept_groups
 from tercet.training.session import run_session
 from tercet.training.step.shared import told
-from tercet.training.targets import parse_target
-from tercet.training.verdicts import Verdict, Verdicts, names_of
 
 NOT_COPIED = {"checkpoints", "cache"}
 """Folders of a run that other ranks need no copy of."""

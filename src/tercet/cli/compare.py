@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from tercet.cli.console import Json, ReadOptions, figure, parse, reporter, show, show_json
 
 if TYPE_CHECKING:
-    from tercet.training.compared import Comparison
+    from tercet.training.assessment.compared import Comparison
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tercet.cli.console import Json, ReadOptions, parse, reporter, show, show_js
 
 if TYPE_CHECKING:
     from tercet.run import Run
-    from tercet.training.verdicts import Verdict
+    from tercet.training.assessment.verdicts import Verdict
 
 DIFFERENT = 1
 LEFT_OUT = 4
@@ -96,7 +96,7 @@ def _one(run: Run, command: Verify) -> int:
 
 
 def _table(run: Run, command: Verify, pairs: str, out: Path) -> int:
-    from tercet.training.verdicts import check_verdicts_path
+    from tercet.training.assessment.verdicts import check_verdicts_path
 
     check_verdicts_path(out)
     options = {name: value for name, value in dataclasses.asdict(command.read).items() if name != "label"}

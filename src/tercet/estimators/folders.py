@@ -12,12 +12,10 @@ import numpy as np
 from safetensors.torch import load_file
 
 from tercet.errors import InputError, RunError
-from tercet.evaluation import all_pairs
 from tercet.report import write
-from tercet.training.assessment import Asked, assess
-from tercet.training.batches.supervision import labels_of
-from tercet.training.calibration import FILE as CALIBRATION_FILE
-from tercet.training.calibration import calibrated, write_calibration
+from tercet.training.assessment.assessment import Asked, assess, pairs_of
+from tercet.training.assessment.calibration import FILE as CALIBRATION_FILE
+from tercet.training.assessment.calibration import calibrated, write_calibration
 from tercet.training.config import read_config
 from tercet.training.folder import files
 from tercet.training.folder.metrics import write_assessment
@@ -88,8 +86,8 @@ def _calibrate(folder: Path, validation: Any, device: str, module: Any) -> None:
     duplicates = warn_of_duplicates(known, held.records, held.records.fingerprints(), "validation", reporter)
     distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
     vectors = model.encode(held.loader, np.arange(len(held.records)), reporter)
-    pairs = all_pairs(vectors, labels_of(held.records), distance)
+    pairs = pairs_of(vectors, held.records, distance)
     calibration = calibrated(pairs, config.training.threshold_target, "validation data")
     write_calibration(folder, calibration)
-    found = assess(vectors, held.records, distance, Asked(threshold=calibration.threshold))
+    found = assess(vectors, held.records, distance, Asked(threshold=calibration.threshold, pairs=pairs))
     write_assessment(folder, "validation", found, held.records, duplicates)

@@ -105,6 +105,7 @@ def evaluate_embeddings(
     gallery_groups: Any = None,
     exclude: str | None = None,
     approximate: bool = False,
+    pairs: Pairs | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Retrieval and verification of labelled items among themselves, or of queries and a gallery.
@@ -131,7 +132,8 @@ def evaluate_embeddings(
         gallery_groups: see there.
         exclude: see there.
         approximate: see there.
-        progress: see there.
+        pairs: what `all_pairs` makes of these embeddings and labels, where it is known already.
+        progress: see `retrieval`.
 
     Raises:
         InputError: shapes that do not fit, float labels, values that are not finite.
@@ -159,9 +161,9 @@ def evaluate_embeddings(
         | ({"exclude": exclude} if exclude else {})
         | ({"approximate": True} if approximate else {}),
     )
-    if found.relevance.has_one_label and gallery is None:
+    if pairs is None and found.relevance.has_one_label and gallery is None:
         pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
-    else:
+    elif pairs is None:
         pairs = gallery_pairs(embeddings, gallery, found.relevance, distance, max_pairs or MOST_LISTED, seed)
     return with_verification(of_queries, pairs, threshold, seed, intervals, probability)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import RunError
+from tercet.training.assessment.map import FOLDER as MAPS
 from tercet.training.folder.copies import COPIES_FILE
 from tercet.training.folder.metrics import CLASSES_FILE
 from tercet.training.health.regions import TRIPLETS_FILE
-from tercet.training.map import FOLDER as MAPS
 
 BEFORE = {"test": "baseline"}  # the evaluation of the raw inputs that belongs to one; otherwise NAME-baseline
 
@@ -30,7 +30,7 @@ class RunFolder:
         class_sizes: how many items of each class it was trained on.
         copies: among the data it was trained on, see `tercet.training.folder.copies`.
         triplets: some of a batch, see `tercet.training.health.regions`.
-        maps: by the name of an evaluation, see `tercet.training.map`.
+        maps: by the name of an evaluation, see `tercet.training.assessment.map`.
         absent: sentences about files that are not there or not whole.
     """
 

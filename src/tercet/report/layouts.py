@@ -18,8 +18,8 @@ from tercet.distances import blocks
 from tercet.errors import RunError, check_choice, require
 from tercet.report.folder import RunFolder
 from tercet.report.wording import percent
+from tercet.training.assessment.map import FOLDER
 from tercet.training.config import read_partial_config
-from tercet.training.map import FOLDER
 from tercet.training.objective.loss import LOSS_FILE, make_distance
 from tercet.training.objective.loss_state import read_state
 

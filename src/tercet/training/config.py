@@ -29,10 +29,10 @@ from tercet.encoders.options import (
 )
 from tercet.errors import ConfigError, RunError, suggest
 from tercet.mining.options import MiningOptions
+from tercet.training.assessment.targets import ALLOWED, is_target
 from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.folder.toml import from_mapping, to_mapping
 from tercet.training.step.mining_schedule import parse_schedule
-from tercet.training.targets import ALLOWED, is_target
 
 FORMAT = 1
 """Version of the run folder's layout; a run with a higher one was written by a newer Tercet."""

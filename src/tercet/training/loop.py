@@ -20,7 +20,8 @@ from tercet.data.samplers import MinedBatches
 from tercet.errors import TrainingError
 from tercet.kernels import Plan
 from tercet.neighbors.vectors import LARGEST
-from tercet.training.assessment import better, evaluate_vectors
+from tercet.training.assessment.assessment import evaluate_vectors
+from tercet.training.assessment.selection import better
 from tercet.training.batches.curriculum import Learned, kept_scores, paced_batches
 from tercet.training.batches.feed import Fed, Feed
 from tercet.training.batches.loading import gains_by_workers

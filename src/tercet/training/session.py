@@ -22,14 +22,16 @@ from tercet.encoders.adapters import remove_adapters
 from tercet.encoders.options import TowersOptions
 from tercet.errors import ConfigError, InputError, RunError
 from tercet.losses.base import BatchLoss
-from tercet.training.assessment import SELECTIONS, Asked, Assessment, assess, class_sizes, pairs_of
+from tercet.training.assessment.assessment import Asked, Assessment, assess, class_sizes, pairs_of
+from tercet.training.assessment.calibration import calibrated_or_warned, drop_calibration, write_calibration
+from tercet.training.assessment.dimensions import with_dimensions
+from tercet.training.assessment.selection import SELECTIONS
 from tercet.training.batches.curriculum import SCORES_FILE, keep_scores
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.prompts import prompted
 from tercet.training.batches.texts import look, tokenised
 from tercet.training.batches.towers import choose_towers
 from tercet.training.batches.views import HeldViews, check_views, with_views
-from tercet.training.calibration import calibrated_or_warned, drop_calibration, write_calibration
 from tercet.training.config import (
     ENCODERS,
     FREE,
@@ -39,7 +41,6 @@ from tercet.training.config import (
     read_config,
     sized,
 )
-from tercet.training.dimensions import with_dimensions
 from tercet.training.folder import files
 from tercet.training.folder.copies import COPIES_FILE, write_copies
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
@@ -388,7 +389,7 @@ def _calibrated_assessment(
     pairs = pairs_of(vectors, records, distance)
     calibration = calibrated_or_warned(pairs, config.training.threshold_target, "validation data", reporter)
     write_calibration(folder, calibration)
-    asked = Asked(threshold=calibration.threshold, trained=read_class_sizes(folder))
+    asked = Asked(threshold=calibration.threshold, trained=read_class_sizes(folder), pairs=pairs)
     found = assess(vectors, records, distance, asked)
     found = with_dimensions(found, vectors, records, distance, config)
     return held.told(found) if isinstance(held, HeldViews) else found

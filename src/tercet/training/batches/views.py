@@ -20,7 +20,7 @@ from tercet.data.augmentation import augment, draw
 from tercet.data.corruption import DEFAULT_SHARE, corrupt
 from tercet.data.records import Records
 from tercet.errors import InputError
-from tercet.training.assessment import Assessment
+from tercet.training.assessment.assessment import Assessment
 from tercet.training.batches.loading import load
 from tercet.training.config import BatchOptions, Config
 from tercet.training.model import EMBED_BATCH, Model, Readable

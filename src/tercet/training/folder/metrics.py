@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tercet.data.records import Records
-from tercet.training.assessment import Assessment
+from tercet.training.assessment.assessment import Assessment
+from tercet.training.assessment.map import remove_map
 from tercet.training.folder import files
-from tercet.training.map import remove_map
 
 CLASSES_FILE = "classes.json"  # in a run, how many items of each class it was trained on
 NAME_OF_CALIBRATION = "calibration"  # of the figures of a threshold that was calibrated after training

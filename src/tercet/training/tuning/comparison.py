@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tercet.training.assessment import LARGER_IS_BETTER
+from tercet.training.assessment.selection import LARGER_IS_BETTER
 from tercet.training.tuning.space import Settings, Space
 from tercet.training.tuning.trials import Trial
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tercet.training.assessment import LARGER_IS_BETTER
+from tercet.training.assessment.selection import LARGER_IS_BETTER
 from tercet.training.config import Config
 from tercet.training.tuning.comparison import Effect, Finalist, ranked
 from tercet.training.tuning.space import Space

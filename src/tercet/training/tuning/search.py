@@ -25,7 +25,7 @@ from tercet.data.records import Records
 from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, InputError, TrainingError, check_choice
 from tercet.mining.options import MiningOptions
-from tercet.training.assessment import SELECTIONS
+from tercet.training.assessment.selection import SELECTIONS
 from tercet.training.config import Config, field_names, option_groups, read_config, read_toml
 from tercet.training.folder import files
 from tercet.training.intake import read_data

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tercet.data.records import Records
-from tercet.training.assessment import Assessment, evaluate_vectors
+from tercet.training.assessment.assessment import Assessment, evaluate_vectors
 from tercet.training.config import Config
 from tercet.training.model import first_numbers
 

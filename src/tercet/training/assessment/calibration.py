@@ -13,10 +13,10 @@ from typing import Any
 
 from tercet.errors import InputError, RunError
 from tercet.evaluation import Pairs, Probability, calibrate, fit_probability
+from tercet.training.assessment.targets import parse_target, target_word
 from tercet.training.folder import files
 from tercet.training.folder.metrics import NAME_OF_CALIBRATION, read_metrics, replace_figures
 from tercet.training.reporter import Reporter
-from tercet.training.targets import parse_target, target_word
 
 FILE = "calibration.json"
 

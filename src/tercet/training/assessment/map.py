@@ -16,9 +16,9 @@ import torch
 
 from tercet.data.records import Records
 from tercet.distances import Distance
+from tercet.training.assessment.neighbours import SHOWN_NEIGHBOURS, Neighbours
+from tercet.training.assessment.shown import contents, named
 from tercet.training.folder import files
-from tercet.training.neighbours import SHOWN_NEIGHBOURS, Neighbours
-from tercet.training.shown import contents, named
 
 FOLDER = "maps"
 MOST_POINTS = 2000

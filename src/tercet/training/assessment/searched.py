@@ -54,14 +54,17 @@ class Searched:
         found: dict[str, Any] = {"ks": self.ks, "exclude": self.exclude, "approximate": self.approximate}
         found |= {"groups": self.groups, "gallery_groups": self.gallery_groups, "progress": self.progress}
         if self.gallery is not None:
-            found |= {"gallery": self.gallery_vectors, "gallery_labels": names_of(self.gallery.records)}
+            found |= {"gallery": self.gallery_vectors, "gallery_labels": written_labels(self.gallery.records)}
         return found
 
 
-def names_of(records: Records) -> np.ndarray:
-    """The label of each item as it is written in the data, strings (N,)."""
-    assert records.labels is not None
-    return np.array(records.classes)[records.labels]
+def written_labels(records: Records) -> np.ndarray:
+    """Each item's label as the data writes it, strings (N,); a forgery, which is like nothing, has its own."""
+    names = records.label_names()
+    assert names is not None
+    if records.forged is not None:
+        names = [f"{name} {i}" if records.forged[i] else name for i, name in enumerate(names)]
+    return np.array(names)
 
 
 def groups_of(source: Any, records: Records, column: str | None, pattern: str | None) -> list[str | None] | None:

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from tercet.data.features import Features, places
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
 from tercet.distances import resolve
-from tercet.encoders.features import Coded, describe_features
-from tercet.encoders.options import TabularOptions
 from tercet.errors import DataError, InputError
 from tercet.evaluation import (
     Evaluation,
@@ -30,30 +26,15 @@ from tercet.evaluation import (
 )
 from tercet.evaluation.forgeries import evaluate_forgeries
 from tercet.evaluation.pairs import MOST_LISTED
+from tercet.training.assessment.baseline import described_raw, raw_vectors
+from tercet.training.assessment.map import Map, make_map
+from tercet.training.assessment.neighbours import Neighbours, mistaken_queries, suspects
+from tercet.training.assessment.searched import USUAL_KS, Searched, written_labels
+from tercet.training.assessment.shown import Shown, show, show_all
 from tercet.training.batches.supervision import labels_of
-from tercet.training.map import Map, make_map
 from tercet.training.model import Readable
-from tercet.training.neighbours import Neighbours, mistaken_queries, suspects
-from tercet.training.searched import USUAL_KS, Searched, names_of
-from tercet.training.shown import Shown, show, show_all
 
 MOST_PAIRS_WHILE_TRAINING = 200_000  # an evaluation every so many steps must not cost more than the steps
-LARGER_IS_BETTER = {
-    "map_at_r": True,
-    "recall_at_1": True,
-    "auc": True,
-    "eer": False,
-    "triplet_accuracy": True,
-    "loss": False,
-}
-SELECTIONS = {
-    "labels": ("map_at_r", "recall_at_1", "auc", "eer"),
-    "items": ("map_at_r", "recall_at_1", "auc", "eer"),
-    "pairs": ("map_at_r", "recall_at_1", "auc", "eer"),
-    "triplets": ("triplet_accuracy", "auc", "eer"),
-    "marked-pairs": ("auc", "eer"),
-}
-"""The metrics that validation data of each form has, and may choose the best checkpoint; the first does by default."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +93,7 @@ class Asked:
         folds: of marked pairs, the fold of each, (T,).
         margin: of triplets, by which the negative has to be farther.
         searched: how to search.
+        pairs: the `pairs_of` the records, where they are known already.
     """
 
     threshold: float | None = None
@@ -120,11 +102,12 @@ class Asked:
     folds: Any = None
     margin: float | None = None
     searched: Searched = field(default_factory=Searched)
+    pairs: Pairs | None = None
 
     def of_raw(self, gallery: np.ndarray | None) -> Asked:
         """The same of the raw inputs, whose distances are of another scale, and their gallery."""
         searched = replace(self.searched, gallery_vectors=gallery, progress=None)
-        return replace(self, threshold=None, probability=None, margin=None, searched=searched)
+        return replace(self, threshold=None, probability=None, margin=None, searched=searched, pairs=None)
 
 
 USUAL = Asked()
@@ -146,7 +129,9 @@ def evaluate_vectors(
         _check_no_search(records, searched)
         settings["ks"] = searched.ks
         sides = _sides_of(records)
-        pairs = pairs_across(vectors, labels_of(records), sides, distance, _most_pairs(intervals) or MOST_LISTED)
+        pairs = asked.pairs or pairs_across(
+            vectors, labels_of(records), sides, distance, _most_pairs(intervals) or MOST_LISTED
+        )
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
     if records.form in ("labels", "pairs"):
@@ -154,9 +139,9 @@ def evaluate_vectors(
             settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
         if records.labels is None:
             _check_no_gallery(records, searched)
-        labels = labels_of(records) if records.labels is None else names_of(records)
+        labels = labels_of(records) if records.labels is None else written_labels(records)
         found = evaluate_embeddings(
-            vectors, labels, max_pairs=_most_pairs(intervals), **settings, **searched.settings()
+            vectors, labels, max_pairs=_most_pairs(intervals), pairs=asked.pairs, **settings, **searched.settings()
         )
         if records.forged is not None and intervals:
             found = _with_forgeries(found, vectors, records, settings)
@@ -192,6 +177,7 @@ def _with_forgeries(
     metrics, missing = evaluate_forgeries(
         vectors, records.labels, records.forged, settings["distance"], settings["threshold"]
     )
+    metrics["n_classes"] = metrics["n_writers"]  # not also each forgery, which is alone in a class of its own
     return replace(found, metrics={**found.metrics, **metrics}, missing={**found.missing, **missing})
 
 
@@ -251,87 +237,16 @@ def check_extras(records: Records, clustering: bool, margin: float | None) -> No
         raise InputError(f"margin is for triplets; {records.source} holds {records.count()}.")
 
 
-def has_raw(records: Records) -> bool:
-    """Whether the inputs can be compared without learning: not an image with a text."""
-    return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
-
-
 def assess_raw(data: Readable, asked: Asked = USUAL) -> Assessment:
-    """The baseline: the same evaluation of the inputs themselves, without any learning.
-
-    Images: cosine distance of their pixels, each image less its mean. Texts: cosine distance of TF-IDF vectors.
-    Tables: Euclidean distance of standardised columns. Anything else: Euclidean distance of the flattened inputs.
-    """
-    kind = _raw_kind(data.records)
-    distance = "cosine" if kind in ("image", "text") else "euclidean"
-    words = {"image": "raw pixels", "text": "TF-IDF", "tabular": "standardised columns"}.get(kind, "raw inputs")
+    """The baseline: the same evaluation of the inputs themselves (see `baseline.py`), without any learning."""
+    words, distance = described_raw(data.records)
     gallery, n_own = asked.searched.gallery, len(data.records)
-    vectors = _raw_vectors([data] if gallery is None else [data, gallery])
+    vectors = raw_vectors([data] if gallery is None else [data, gallery])
     asked = asked.of_raw(None if gallery is None else vectors[n_own:])
     evaluation = evaluate_vectors(vectors[:n_own], data.records, distance, asked)
     shown = _shown(_positions(evaluation, [], {}), data.records, asked)
     said = f"{words}, {distance} distance, on {_counted(data.records, asked)}"
     return Assessment(evaluation, said, data.records.source, shown, [], {})
-
-
-def better(metric: str, value: float | None, than: float | None) -> bool:
-    """Whether a value of the selection metric beats the best so far; an undefined one never does."""
-    if value is None:
-        return False
-    if than is None:
-        return True
-    return value > than if LARGER_IS_BETTER[metric] else value < than
-
-
-def _raw_kind(records: Records) -> str:
-    return "text" if records.kind == SIDES else records.kind
-
-
-def _raw_vectors(datas: list[Readable]) -> np.ndarray:
-    """The inputs of one or two sets themselves, one after the other, made comparable together."""
-    data = datas[0]
-    if _raw_kind(data.records) == "text":
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        words = TfidfVectorizer(max_features=2048, dtype=np.float32, token_pattern=r"(?u)\b\w+\b")
-        return words.fit_transform([text for one in datas for text in _texts(one)]).toarray()
-    vectors = np.concatenate([_flat(one) for one in datas])
-    if data.records.kind == "image":
-        return vectors - vectors.mean(axis=1, keepdims=True)
-    if data.records.features is not None:
-        return standard_features(data.records.features, np.concatenate([one.records.items for one in datas]))
-    if data.records.kind == "tabular":
-        deviation = vectors.std(axis=0)
-        return (vectors - vectors.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-    return vectors
-
-
-def _texts(data: Readable) -> list[str]:
-    if data.records.kind == SIDES:
-        return [item.value for item in data.records.items]
-    return list(data.loader.batch(np.arange(len(data.records))))
-
-
-def _flat(data: Readable) -> np.ndarray:
-    positions = np.arange(len(data.records))
-    parts = (positions[i : i + 256] for i in range(0, len(positions), 256))
-    flat = [np.asarray(data.loader.batch(part)).reshape(len(part), -1) for part in parts]
-    return np.concatenate(flat).astype(np.float32)
-
-
-def standard_features(features: Features, items: np.ndarray) -> np.ndarray:
-    """Coded rows as features without learning: standardised, and up to 16 categories of a column as one each."""
-    rows = torch.from_numpy(items)
-    described = describe_features(features.names, features.kinds, rows)
-    few = [one.get("categories", 0) <= TabularOptions.one_hot for one in described]
-    kept = [one for one, is_few in zip(described, few, strict=True) if is_few]
-    columns = [place for place, is_few in zip(places(features.kinds), few, strict=True) if is_few]
-    if not kept:
-        return np.zeros((len(items), 1), dtype=np.float32)
-    chosen = torch.cat([rows[:, place] for place in columns], dim=1)
-    coded = Coded(kept, TabularOptions.one_hot)
-    coded.fit(chosen)
-    return coded(chosen).numpy()
 
 
 def _positions(evaluation: Evaluation, mistaken: list[dict[str, Any]], suspected: dict[str, Any]) -> list[int]:
