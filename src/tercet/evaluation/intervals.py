@@ -8,7 +8,7 @@ ends are rates as well:
 
     logit(low, high) = logit(T) ∓ t(C - 1) sqrt(V) / (T (1 - T))
 
-benchmarks/coverage.py counts how often such an interval holds the truth; docs/intervals.md has the table.
+benchmarks/interval_coverage.py counts how often such an interval holds the truth; docs/intervals.md has the table.
 """
 
 from __future__ import annotations

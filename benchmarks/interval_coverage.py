@@ -1,8 +1,8 @@
 """How often a 95 % interval holds the truth, on populations of which the truth is known.
 
-    python benchmarks/coverage.py --classes 20 50 --draws 1000
-    python benchmarks/coverage.py --rows 20 50 200
-    python benchmarks/coverage.py --classes 20 50 --compare
+    python benchmarks/interval_coverage.py --classes 20 50 --draws 1000
+    python benchmarks/interval_coverage.py --rows 20 50 200
+    python benchmarks/interval_coverage.py --classes 20 50 --compare
 
 A population has classes with a random centre and a random spread, and two to ten items of each. Of every draw of so
 many classes the figures and their intervals are taken. The truth is, for retrieval, the mean of the figure over all
