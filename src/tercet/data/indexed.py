@@ -12,7 +12,7 @@ from tercet.data.class_index import ClassIndex
 from tercet.data.permutation import keys, permuted
 from tercet.data.randomness import keyed
 from tercet.data.records import plural
-from tercet.data.samplers import SAMPLINGS, _Batches, rates_of
+from tercet.data.samplers import SAMPLINGS, _Batches, rates_of, told_of_small_classes
 from tercet.errors import ConfigError, DataError, InputError, check_choice
 
 INDEXED_FROM = 1_000_000
@@ -160,8 +160,7 @@ class IndexedBatches(_Batches):
         """What this epoch's batches hold, said aloud: what is topped up, left out, or comes twice."""
         size, per_batch, sizes = self.samples_per_class, self.classes_per_batch, self._sizes
         used = sizes[self._used]
-        small, single = int(((used > 1) & (used < size)).sum()), int((used == 1).sum())
-        dropped, crowded = int((sizes == 1).sum()) - single, int((self._counts(self.epoch) > len(self)).sum())
+        crowded = int((self._counts(self.epoch) > len(self)).sum())
         said = [
             f"{plural(len(self), 'batch')} an epoch, each of up to {per_batch} classes × {size} samples, from "
             f"{plural(int(used.sum()), 'sample')} in {plural(len(used), 'class')}; dealt from an index of classes, "
@@ -170,12 +169,7 @@ class IndexedBatches(_Batches):
         if self.class_sampling != "size":
             by = "the root of their size" if self.class_sampling == "root" else "class"
             said.append(f"Classes are sampled by {by}.")
-        if small:
-            said.append(f"Drawn again to fill up {size} samples: {plural(small, 'class')} with fewer.")
-        if single:
-            said.append(f"Negatives only: {plural(single, 'class')} of one sample.")
-        if dropped:
-            said.append(f"Left out: {plural(dropped, 'class')} of one sample.")
+        said += told_of_small_classes(sizes, used, size)
         if crowded:
             said.append(f"Too large to be in a batch only once: {plural(crowded, 'class')}.")
         return " ".join(said)

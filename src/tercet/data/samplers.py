@@ -191,20 +191,13 @@ class ClassBatches(_Batches):
         """What this epoch's batches hold, said aloud: what is topped up, left out, or comes twice."""
         size, per_batch = self.samples_per_class, self.classes_per_batch
         used = self._sizes[self._used]
-        small, single = int(((used > 1) & (used < size)).sum()), int((used == 1).sum())
-        dropped = int((self._sizes == 1).sum()) - single
         said = [
             f"{plural(len(self), 'batch')} an epoch, each of up to {per_batch} classes × {size} samples, "
             f"from {plural(int(used.sum()), 'sample')} in {plural(len(used), 'class')}."
         ]
         if self.class_sampling != "size":
             said.append(self._sampling())
-        if small:
-            said.append(f"Drawn again to fill up {size} samples: {plural(small, 'class')} with fewer.")
-        if single:
-            said.append(f"Negatives only: {plural(single, 'class')} of one sample.")
-        if dropped:
-            said.append(f"Left out: {plural(dropped, 'class')} of one sample.")
+        said += told_of_small_classes(self._sizes, used, size)
         if len(used) < per_batch:
             said.append(f"There are fewer than {per_batch} classes, so a batch holds some of them more than once.")
         said += self._crowding(len(used) < per_batch)
@@ -320,6 +313,26 @@ class TupleBatches(_Batches):
         """What an epoch holds, said aloud."""
         count = plural(len(self), "batch")
         return f"{count} an epoch, each of up to {self.rows} of {plural(self.n_tuples, 'row')}."
+
+
+def told_of_small_classes(sizes: np.ndarray, used: np.ndarray, wanted: int) -> list[str]:
+    """What becomes of classes with fewer samples than a batch takes of each, aloud.
+
+    Args:
+        sizes: how many samples each class has.
+        used: those of the classes that batches hold.
+        wanted: samples of each class in a batch.
+    """
+    small, single = int(((used > 1) & (used < wanted)).sum()), int((used == 1).sum())
+    dropped = int((sizes == 1).sum()) - single
+    said = []
+    if small:
+        said.append(f"Drawn again to fill up {wanted} samples: {plural(small, 'class')} with fewer.")
+    if single:
+        said.append(f"Negatives only: {plural(single, 'class')} of one sample.")
+    if dropped:
+        said.append(f"Left out: {plural(dropped, 'class')} of one sample.")
+    return said
 
 
 def rates_of(sizes: np.ndarray, many: np.ndarray, per_group: int, class_sampling: str) -> list[Fraction]:
