@@ -31,5 +31,5 @@ $(VENV)/installed-demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-demo
-	$(INSTALL) --editable '.[demo,faiss,text,pml,sentence-transformers,triton,tensorboard,dev]'
+	$(INSTALL) --editable '.[demo,faiss,text,lora,pml,sentence-transformers,triton,tensorboard,umap,onnx,lance,dev]'
 	touch $@

@@ -74,6 +74,29 @@ def test_a_broken_embedding_goes_on_and_ends_in_the_same_bytes(run, lines, tmp_p
 
 
 @pytest.mark.slow
+def test_a_database_of_the_shards(run, lines, tmp_path, command, monkeypatch):
+    lancedb = pytest.importorskip("lancedb", reason="lancedb is not installed")
+    monkeypatch.setattr("tercet.integrations.lance.BATCH", 4)  # ragged batches of ragged shards
+    out, store = tmp_path / "out", tmp_path / "items.lancedb"
+    embedding = ("embed", run.path, lines, "--columns", "text", "--out", out, "--shard-rows", 10)
+    done = command(*embedding, "--lance", store)
+    assert done.code == 0
+    assert f"the same in the table 'embeddings' of {store}" in done.out
+    vectors, names, labels = shards.read_shards(shards.open_shards(out))
+    table = lancedb.connect(store).open_table("embeddings")
+    rows = {row["name"]: row for row in table.to_arrow().to_pylist()}
+    assert [rows[name]["label"] for name in names] == labels
+    assert np.array_equal(np.array([rows[name]["vector"] for name in names], dtype=np.float32), vectors.codes)
+    found = table.search(run.embed([names[7]])[0]).where(f"label = '{labels[7]}'").limit(1).to_list()
+    assert found[0]["name"] == names[7]
+    assert "exists already" in command(*embedding, "--resume", "--lance", store).err
+    again = command(*embedding, "--resume", "--lance", tmp_path / "again.lancedb")
+    assert again.code == 0
+    bits = ("embed", run.path, lines, "--out", tmp_path / "bits", "--vectors", "binary", "--lance", tmp_path / "b")
+    assert "a database is given floats" in command(*bits).err
+    assert not (tmp_path / "bits").exists()
+
+
 def test_processes_share_the_shards(run, tmp_path):
     path = write_texts(tmp_path / "texts.csv", range(7))
     run.embed_to(path, tmp_path / "one", shard_rows=10)

@@ -42,6 +42,9 @@ class Embed:
     resume: FlagCreatePairsOff[bool] = False
     """Go on with the folder in --out: finished shards are kept."""
 
+    lance: str | None = None
+    """Beside the shards, a new LanceDB database of them, a folder (needs: pip install 'tercet[lance]')."""
+
     processes: int = 1
     """How many processes of this machine share the shards of a folder, each on a GPU of its own where there are some. \
 torchrun does as well, on several machines that see the folder."""
@@ -86,8 +89,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def _to_shards(command: Embed, out: Path) -> int:
+    from tercet.integrations.lance import TABLE, check_new, write_lance
     from tercet.run import load
 
+    if command.lance is not None:
+        check_new(Path(command.lance), command.vectors)
     rows = {} if command.shard_rows is None else {"shard_rows": command.shard_rows}
     found = load(command.run).embed_to(
         command.data, out, vectors=command.vectors, resume=command.resume, processes=command.processes,
@@ -95,19 +101,23 @@ def _to_shards(command: Embed, out: Path) -> int:
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")):
         return 0
+    if command.lance is not None:
+        write_lance(out, Path(command.lance))
     if command.json:
         show_json({"out": str(out), "items": found.items, "dimensions": found.dimensions, "shards": found.shards,
                    "skipped": [dataclasses.asdict(one) for one in found.skipped]})  # fmt: skip
         return 0
     left_out = f"; {len(found.skipped):,} left out, see {out / 'skipped.csv'}" if found.skipped else ""
     show(f"{found.items:,} embeddings of {found.dimensions} dimensions in {found.shards:,} shards in {out}{left_out}")
+    if command.lance is not None:
+        show(f"the same in the table {TABLE!r} of {command.lance}")
     return 0
 
 
 def _check_no_shards(command: Embed) -> None:
     """Options of shards do nothing to one file."""
     given = {"--shard-rows": command.shard_rows is not None, "--resume": command.resume,
-             "--processes": command.processes != 1}  # fmt: skip
+             "--processes": command.processes != 1, "--lance": command.lance is not None}  # fmt: skip
     named = [option for option, is_given in given.items() if is_given]
     if named:
         raise InputError(f"{' and '.join(named)} belong to a folder of shards: give --out a name without .parquet.")
