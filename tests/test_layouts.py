@@ -9,10 +9,13 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+import tercet
+from conftest import QUICK, write_texts
 from tercet.data.layouts import LAYOUTS, find_layout, parts, read_part
 from tercet.data.readers import read
 from tercet.data.wishes import LayoutName
-from tercet.errors import DataError, InputError
+from tercet.errors import DataError, InputError, TercetWarning
+from tercet.evaluation import evaluate_embeddings
 
 
 def picture(path, value=0):
@@ -493,14 +496,61 @@ def test_training_and_evaluation_take_the_parts_that_are_for_them(homes, command
     assert '"test.n_items": 6' in done.out
     done = command("evaluate", out, "--data", homes / "omniglot", "--part", "train", "--no-baseline", "--json")
     assert '"test.n_items": 12' in done.out
-    done = command("evaluate", out, "--data", homes / "market1501")
-    assert (done.code, done.err) == (
-        2, "error: Market-1501 has no part 'test', it has train, query, gallery; say which with --part.\n",
-    )  # fmt: skip
     done = command("embed", out, homes / "omniglot", "--layout", "omniglot", "--part", "test", "--out",
                    tmp_path / "test.parquet")  # fmt: skip
     assert done.code == 0, done.err
     assert "6" in done.out
+
+
+@pytest.fixture(scope="module")
+def run(image_run, tmp_path_factory):
+    return tercet.load(shutil.copytree(image_run, tmp_path_factory.mktemp("run") / "images"))
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    return tercet.train(str(write_texts(folder / "texts.csv", range(7))), out=folder / "run", progress=False, **QUICK)
+
+
+def test_queries_of_market_are_searched_for_in_its_gallery(homes, run, command):
+    home = homes / "market1501"
+    done = command("evaluate", run.path, "--data", home, "--no-baseline")
+    assert done.code == 0, done.err
+    assert "evaluated as this data set usually is: queries are searched for in the gallery, without" in done.err
+    usual = run.evaluate(home, baseline=False).metrics
+    query, gallery = (read_part("market1501", home, part) for part in ("query", "gallery"))
+    by_hand = evaluate_embeddings(
+        run.embed(list(query.records.items)), query.records.label_names(), distance=run.distance,
+        gallery=run.embed(list(gallery.records.items)), gallery_labels=gallery.records.label_names(),
+        groups=query.groups, gallery_groups=gallery.groups, exclude="group-and-label",
+    ).metrics  # fmt: skip
+    assert {key: usual[key] for key in by_hand if key.startswith(("map", "cmc", "recall", "n_"))} == {
+        key: value for key, value in by_hand.items() if key.startswith(("map", "cmc", "recall", "n_"))
+    }
+    assert usual["n_queries"] == 1  # person 3 is not in the gallery
+    assert run.evaluate(home, baseline=False, part="train").metrics["n_items"] == 3
+    alone = run.evaluate(home, baseline=False, ks=(1,), group_from=r"_c(\d)", exclude="group")
+    assert (alone.metrics["n_items"], "n_gallery_items" in alone.metrics) == (2, False)
+
+
+def test_pairs_of_lfw_are_judged_fold_by_fold(homes, run, tmp_path):
+    assert "accuracy_folds" in run.evaluate(homes / "lfw", baseline=False).metrics
+    home = shutil.copytree(homes / "lfw", tmp_path / "lfw")
+    (home / "lfw" / "Eve_Fo" / "Eve_Fo_0003.jpg").write_bytes(b"no picture")
+    with pytest.warns(TercetWarning, match="1 of 7 items"):
+        assert run.evaluate(home, baseline=False).metrics["n_pairs"] == 6
+    assert "accuracy_folds" not in run.evaluate(homes / "lfw", baseline=False, form="marked-pairs").metrics
+
+
+def test_scores_of_sts_are_ranked(homes, text_run):
+    assert -1 <= text_run.evaluate(homes / "stsb", baseline=False).metrics["spearman"] <= 1
+    assert "auc" in text_run.evaluate(homes / "stsb", baseline=False, form="marked-pairs").metrics
+
+
+def test_queries_of_in_shop_are_searched_for_in_its_gallery(homes, run):
+    metrics = run.evaluate(homes / "inshop", baseline=False, ks=(1,)).metrics
+    assert (metrics["n_queries"], metrics["n_gallery_items"]) == (1, 2)
 
 
 def test_the_validation_part_of_a_data_set_validates(homes):

@@ -44,9 +44,10 @@ from tercet.training.assessment.calibration import (
 )
 from tercet.training.assessment.compared import Compared, Comparison, compare_runs, group_runs
 from tercet.training.assessment.dimensions import with_dimensions
-from tercet.training.assessment.searched import Searched, class_table, groups_of, kept_groups
+from tercet.training.assessment.searched import Searched, class_table, groups_of, kept_groups, kept_rows
 from tercet.training.assessment.targets import parse_target
 from tercet.training.assessment.verdicts import Verdict, Verdicts, names_of
+from tercet.training.assessment.wanted import Wanted
 from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.batches.pacing import CurriculumOptions
 from tercet.training.batches.prompts import ROLES, column_of, has_roles, prompted, with_prompt
@@ -69,7 +70,7 @@ from tercet.training.folder.trackers import Tracker
 from tercet.training.health.watch import diagnose_folder
 from tercet.training.intake import read_source, warn_of_duplicates
 from tercet.training.mined import MinedRecords, mine_records
-from tercet.training.model import Model, read_all, weights_hash
+from tercet.training.model import Model, Readable, read_all, weights_hash
 from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
@@ -486,23 +487,26 @@ class Run:
             raise InputError("group and group_from say where groups are, and groups gives them; give one of them.")
         check_choice("vectors", vectors, VECTORS)
         reporter = reporter or Reporter()
-        records = self.read(data, usual_part="test", **options)
+        wanted = Wanted(gallery, exclude, group, group_from, groups, gallery_groups, folds).or_usual(data, options)
+        records = self.read(data, usual_part=wanted.part, **options)
+        if wanted.said:
+            reporter.say(f"evaluated as this data set usually is: {wanted.said}")
+            records = dataclasses.replace(records, scores=wanted.scores)
         check_extras(records, clustering, margin)
         if records.form == "items":
             raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
-        groups = groups if groups is not None else groups_of(data, records, group, group_from)
         readable = read_all(self.model.options, records, reporter, name)
-        searched = Searched(tuple(ks), exclude, approximate, kept_groups(groups, records, readable.records))
-        if gallery is not None:
-            where = (group, group_from, gallery_groups)
-            searched = self._with_gallery(searched, gallery, where, reporter, options)
+        own_groups = _groups(data, wanted.groups, wanted, records, readable)
+        searched = Searched(tuple(ks), wanted.exclude, approximate, own_groups)
+        if wanted.gallery is not None:
+            searched = self._with_gallery(searched, wanted, reporter, options)
         known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
         calibration = read_calibration(self.path)
         if self.model.cut_to is not None:
             calibration = None  # which is of whole embeddings
         threshold, probability = (calibration.threshold, calibration.probability) if calibration else (None, None)
-        of_folds = None if folds is None else _folds(data, folds, readable.records)
+        of_folds = None if wanted.folds is None else _folds(data, wanted.folds, records, readable.records)
         rows = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         trained = read_class_sizes(self.path)
         with reporter.progress("searching") as advance:
@@ -534,22 +538,20 @@ class Run:
         return found.evaluation
 
     def _with_gallery(
-        self, searched: Searched, gallery: Any, where: tuple[str | None, str | None, Sequence[Any] | None],
-        reporter: Reporter, options: dict[str, Any],
+        self, searched: Searched, wanted: Wanted, reporter: Reporter, options: Mapping[str, Any]
     ) -> Searched:  # fmt: skip
         """The gallery read and embedded, with its groups: from a column, by a pattern, or as given."""
         if self.sides:
             raise InputError("a run with two towers searches each side in the other; leave the gallery out.")
-        column, pattern, given = where
-        records = self.read(gallery, **options)
+        part = {} if wanted.gallery_part is None else {"part": wanted.gallery_part}
+        records = self.read(wanted.gallery, **{**options, **part})
         if records.labels is None:
             raise DataError(f"{records.source} holds {records.form}; the items of a gallery need labels.")
-        groups = given if given is not None else groups_of(gallery, records, column, pattern)
         readable = read_all(self.model.options, records, reporter, "gallery")
         return dataclasses.replace(
             searched,
             gallery=readable,
-            gallery_groups=kept_groups(groups, records, readable.records),
+            gallery_groups=_groups(wanted.gallery, wanted.gallery_groups, wanted, records, readable),
             gallery_vectors=self.model.encode(readable.loader, np.arange(len(readable.records)), reporter),
         )
 
@@ -864,8 +866,14 @@ def _opened(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run(run)
 
 
-def _folds(data: Any, folds: int | str | Sequence[Any], records: Records) -> Any:
-    """The fold of each pair, as `Run.evaluate` is given them."""
+def _groups(data: Any, given: Any, wanted: Wanted, records: Records, left: Readable) -> Sequence[Any] | None:
+    """The groups of what could be read: as they are given, or from a column, or by a pattern."""
+    groups = given if given is not None else groups_of(data, records, wanted.group, wanted.group_from)
+    return kept_groups(groups, records, left.records)
+
+
+def _folds(data: Any, folds: int | str | Sequence[Any], asked: Records, records: Records) -> Any:
+    """The fold of each pair that could be read, as `Run.evaluate` is given them."""
     if isinstance(folds, bool) or records.form != "marked-pairs":
         raise InputError(
             f"folds belong to pairs that are marked as the same or not; {records.source} holds "
@@ -875,7 +883,7 @@ def _folds(data: Any, folds: int | str | Sequence[Any], records: Records) -> Any
     if isinstance(folds, int):
         return in_order(len(records.tuples), folds)
     if not isinstance(folds, str):
-        return folds
+        return kept_rows(folds, asked, records)
     named = read_column(data, folds, records, "--folds")
     empty = sum(not (name or "").strip() for name in named)
     if empty:

@@ -31,6 +31,23 @@ class Part:
 
 
 @dataclass(frozen=True)
+class UsualTest:
+    """How those test who report figures of a data set; folds and scores of pairs come with the part.
+
+    Attributes:
+        part: which part is evaluated on.
+        gallery: the part that its items are searched for in; None for among each other.
+        exclude: what is left out of the search of an item, of the groups of both parts; see `evaluation.retrieval`.
+        said: the same in words.
+    """
+
+    part: str
+    gallery: str | None = None
+    exclude: str | None = None
+    said: str = ""
+
+
+@dataclass(frozen=True)
 class FolderLayout:
     """How a data set lies in its folder.
 
@@ -40,6 +57,7 @@ class FolderLayout:
         parts: their names.
         is_at: whether a folder looks like it.
         read: a part of it, from the folder, the source as the user gave it, and the name of the part.
+        test: how it is tested.
     """
 
     title: str
@@ -47,6 +65,7 @@ class FolderLayout:
     parts: tuple[str, ...]
     is_at: Callable[[Path], bool]
     read: Callable[[Files, str], Part]
+    test: UsualTest = UsualTest("test")
 
 
 @dataclass(frozen=True)

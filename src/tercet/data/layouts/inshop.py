@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tercet.data.layouts.base import Files, FolderLayout, Part, Picture, labelled_part
+from tercet.data.layouts.base import Files, FolderLayout, Part, Picture, UsualTest, labelled_part
 from tercet.errors import DataError
 
 LISTINGS = ("list_eval_partition.txt", "Eval/list_eval_partition.txt")
@@ -43,4 +43,5 @@ def read(files: Files, part: str) -> Part:
 LAYOUT = FolderLayout(
     "In-shop Clothes Retrieval",
     "the folder of the In-shop benchmark of DeepFashion, with its images unpacked from img.zip", PARTS, is_at, read,
+    UsualTest("query", "gallery", said="queries are searched for in the gallery"),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tercet.data.layouts.base import Files, FolderLayout, Part, Picture, labelled_part, tuples_part
+from tercet.data.layouts.base import Files, FolderLayout, Part, Picture, UsualTest, labelled_part, tuples_part
 from tercet.data.records import Skipped
 from tercet.errors import DataError
 
@@ -82,5 +82,5 @@ def _photograph(name: str, number: str) -> str:
 LAYOUT = FolderLayout(
     "Labeled Faces in the Wild",
     "a folder that holds lfw/, as lfw.tgz unpacks to it, and the lists of pairs beside it",
-    (*PAIRS, PEOPLE), is_at, read,
+    (*PAIRS, PEOPLE), is_at, read, UsualTest("test", said="each fold is judged by the threshold of the others"),
 )  # fmt: skip

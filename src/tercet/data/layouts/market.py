@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tercet.data.layouts.base import Files, FolderLayout, Part, Picture, labelled_part
+from tercet.data.layouts.base import Files, FolderLayout, Part, Picture, UsualTest, labelled_part
 from tercet.data.records import Skipped
 from tercet.data.wishes import IMAGE_SUFFIXES
 from tercet.errors import DataError
@@ -47,5 +47,7 @@ def read(files: Files, part: str) -> Part:
 
 
 LAYOUT = FolderLayout(
-    "Market-1501", "the folder that Market-1501-v15.09.15.zip unpacks to", tuple(FOLDERS), is_at, read
-)
+    "Market-1501", "the folder that Market-1501-v15.09.15.zip unpacks to", tuple(FOLDERS), is_at, read,
+    UsualTest("query", "gallery", "group-and-label",
+              "queries are searched for in the gallery, without pictures of the same person by the same camera"),
+)  # fmt: skip

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from tercet.data.layouts.base import Files, FolderLayout, Part, tuples_part
+from tercet.data.layouts.base import Files, FolderLayout, Part, UsualTest, tuples_part
 
 LISTS = {"train": "sts-train", "validation": "sts-dev", "test": "sts-test"}
 ENDINGS = (".csv", ".tsv")
@@ -62,4 +62,7 @@ def _number(word: str) -> float:
         return math.nan
 
 
-LAYOUT = FolderLayout("STS benchmark", "the folder that Stsbenchmark.tar.gz unpacks to", tuple(LISTS), is_at, read)
+LAYOUT = FolderLayout(
+    "STS benchmark", "the folder that Stsbenchmark.tar.gz unpacks to", tuple(LISTS), is_at, read,
+    UsualTest("test", said="distances are ranked beside the scores"),
+)  # fmt: skip

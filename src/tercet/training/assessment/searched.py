@@ -106,6 +106,16 @@ def kept_groups(groups: Sequence[Any] | None, records: Records, left: Records) -
     return [group for group, name in zip(groups, records.names, strict=True) if name not in gone]
 
 
+def kept_rows(values: Sequence[Any], records: Records, left: Records) -> Any:
+    """What belongs to those rows of pairs or triplets whose items could all be read."""
+    assert records.tuples is not None
+    if len(left) == len(records) or len(values) != len(records.tuples):
+        return values
+    gone = {one.name for one in left.skipped}
+    is_gone = np.array([name in gone for name in records.names])
+    return np.asarray(values)[~is_gone[records.tuples].any(axis=1)]
+
+
 def class_table(evaluation: Evaluation) -> str:
     """The figures of each class, and of each group, as CSV."""
     buffer = io.StringIO()
