@@ -2,17 +2,26 @@
 
 import csv
 import hashlib
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# Read when NumPy and PyTorch are loaded: several processes of tests share the cores, and threads that wait for work by
+# spinning, as both libraries' do for milliseconds, take the cores from those that have some.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+
+from tercet.report.chart import Chart, as_script
 
 torch.set_num_threads(2)
 
@@ -93,6 +102,31 @@ def write_numbers(path: Path, classes: range, samples: int = 6) -> Path:
                 values = centre + np.random.default_rng([5, number, sample]).normal(0, 0.5, 4)
                 rows.writerow([*(f"{value:.4f}" for value in values), f"kind{number}"])
     return path
+
+
+BY_BOKEH = Chart._item
+
+
+def outlined(chart: Chart) -> str:
+    """What stands in a page for a plot: its numbers, which are as finite as Bokeh must have them."""
+    series = [
+        [one.label, [float(x) for x in one.x], [float(y) for y in one.y]] for one in (*chart.series, *chart.points)
+    ]
+    return as_script(json.dumps([chart.name, series, [float(mark) for mark in chart.marks]], allow_nan=False))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _outlined_plots():
+    """Bokeh takes three quarters of a small training: reports are written, but their plots drawn where asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chart, "_item", outlined)
+        yield
+
+
+@pytest.fixture
+def drawn_plots(monkeypatch) -> None:
+    """Plots by Bokeh, as a user has them."""
+    monkeypatch.setattr(Chart, "_item", BY_BOKEH)
 
 
 @pytest.fixture(scope="session")

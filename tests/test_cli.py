@@ -45,7 +45,7 @@ def test_help_does_not_wait_for_torch(name):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_whole_way(command, images, unseen_images, tmp_path):
+def test_the_whole_way(command, images, unseen_images, tmp_path, drawn_plots):
     run, index = tmp_path / "run", tmp_path / "photos.index"
     done = command("train", images, "--out", run, *QUICK_FLAGS)
     assert done.code == 0, done.err
@@ -79,7 +79,7 @@ def test_the_whole_way(command, images, unseen_images, tmp_path):
 
     (run / "report.html").unlink()
     assert command("report", run).out.strip() == str(run / "report.html")
-    assert (run / "report.html").exists()
+    assert '"root_id": "loss-0"' in (run / "report.html").read_text(encoding="utf-8"), "nothing drawn by Bokeh"
 
 
 def test_json_is_json_and_nothing_else(command, image_run, unseen_images, images, tmp_path):

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from numba.core.dispatcher import Dispatcher
 
 from tercet.distances import Chebyshev, Cosine, Euclidean, Jaccard, Manhattan, Minkowski, SquaredEuclidean, resolve
 from tercet.errors import InputError
@@ -368,12 +369,12 @@ def test_what_does_not_fit_is_said():
 
 
 def test_compiling_is_said_once_and_a_cached_loop_is_silent(tmp_path):
+    """Of a short loop of two types, since those of a whole loss take long; all loops are kept in the same way."""
     code = """
-import torch
-from tercet.kernels import Rule, reduce_triplets
-from tercet.distances import Euclidean
-for _ in range(2):
-    reduce_triplets(torch.eye(6), None, torch.arange(6) // 2, None, Rule(Euclidean(), "hard"), implementation="numba")
+import numpy as np
+from tercet.kernels.compiled import loops
+for kind in (np.float32, np.float64):
+    loops.transpose(np.zeros((4, 4), kind), np.zeros((4, 4), kind))
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     told = [
@@ -382,6 +383,14 @@ for _ in range(2):
     ]
     assert told[0].count("compiling the loops of the loss") == 1
     assert told[1] == ""
+    compiled_loops = [
+        loop
+        for module in (loops, rules, problem_module)
+        for loop in vars(module).values()
+        if isinstance(loop, Dispatcher)
+    ]
+    assert len(compiled_loops) > 40
+    assert all(loop.stats.cache_path for loop in compiled_loops)
 
 
 @pytest.mark.parametrize("mining", ["all", "hard", "semihard"])

@@ -25,13 +25,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tercet
-from conftest import Scaled, digest, write_images, write_numbers
+from conftest import Scaled, digest, outlined, write_images, write_numbers
 from tercet.cli import main as command_line
 from tercet.collectives import ALONE, Ranks, joined, local_device
 from tercet.encoders.options import ImageOptions
 from tercet.errors import DataError, InputError, StorageError, TercetWarning
 from tercet.kernels import implementations
 from tercet.kernels.compiled import tiles
+from tercet.report.chart import Chart
 from tercet.training import loop
 from tercet.training.folder.checkpoint import save_checkpoint
 from tercet.training.folder.history import read_history
@@ -223,6 +224,7 @@ def main(what, folder):
     torch.set_num_threads(1)
     warnings.simplefilter("error", TercetWarning)
     warnings.simplefilter("error", FutureWarning)
+    Chart._item = outlined  # as in the process of the tests
     importlib.import_module("sklearn.metrics")  # takes seconds, which rank 0 alone would wait for in the middle
     ranks, folder = rank_here(), Path(folder)
     done = {}
@@ -402,6 +404,7 @@ def trained(work):
             finally:
                 torch.set_num_threads(2)
             return folder, []
+        run(1)  # first, so that the loops are compiled once and not by every rank
         _, said = ended(start(size, [__file__, "cases", folder]), 240)
         return folder, reports(folder, "cases", size, said)
 

@@ -591,9 +591,16 @@ def main(rank, size, folder):
     dist.destroy_process_group()
 
 
+def compile_loops():
+    """Before the ranks start, since each of them would compile all loops for itself, at the same time."""
+    for name in ("kernel-numba-ragged", "kernel_numba_of_every_distance", "kernel_numba_with_many_positives"):
+        CASES[name](ALONE)
+
+
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory):
     """For a number of ranks, what each of them wrote down."""
+    compile_loops()
 
     @cache
     def run(size):

@@ -16,6 +16,7 @@ from tercet.report.folder import read_folder
 from tercet.report.tables import comparison
 from tercet.report.wording import number, percent
 
+pytestmark = pytest.mark.usefixtures("drawn_plots")
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
     "RU5ErkJggg=="

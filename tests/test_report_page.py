@@ -24,6 +24,7 @@ from tercet.training.folder.metrics import write_assessment
 from tercet.training.health.regions import Triplets, write_triplets
 from test_report import HOSTILE, Page, change, embeddings, folder, put  # noqa: F401  the fixture
 
+pytestmark = pytest.mark.usefixtures("drawn_plots")
 CONFIG = """format = 1
 source = "pictures/"
 

@@ -49,7 +49,7 @@ def test_the_history_holds_each_step_and_each_evaluation(image_run):
 def test_training_learns_classes_that_it_never_saw(images, unseen_images, tmp_path):
     """Not a matter of chance: patterns of unseen classes are told apart much better than by the untrained network."""
     run = tercet.train(
-        str(images), out=tmp_path / "run", progress=False, **{**QUICK, "steps": 60, "evaluate_every": 60}
+        str(images), out=tmp_path / "run", progress=False, **{**QUICK, "steps": 30, "evaluate_every": 30}
     )
     found = run.evaluate(str(unseen_images))
     assert found.metrics["map_at_r"] > 0.9

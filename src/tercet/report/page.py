@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tercet.errors import InputError, check_choice
 from tercet.report import comparison, figures, items, problems, tables
@@ -14,6 +15,9 @@ from tercet.report.folder import RunFolder, read_folder
 from tercet.report.layouts import LAYOUTS, layouts
 from tercet.report.wording import number
 from tercet.training.folder.files import write_text
+
+if TYPE_CHECKING:
+    import jinja2
 
 DRAWN = ("training", "regions", "sizes", "distances", "operating", "curves")
 
@@ -75,6 +79,16 @@ def _checked(out: str | Path) -> Path:
 
 def _rendered(template: str, content: dict[str, Any]) -> str:
     from bokeh.resources import Resources
+    from markupsafe import Markup
+
+    drawn = any(content.get(part) for part in DRAWN)
+    bokeh = Markup("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)) if drawn else ""
+    return _templates().get_template(template).render(content, bokeh=bokeh)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """The templates, which are compiled once in a process and not for every page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -86,9 +100,7 @@ def _rendered(template: str, content: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(markup=Markup, number=number)
-    drawn = any(content.get(part) for part in DRAWN)
-    bokeh = Markup("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)) if drawn else ""
-    return environment.get_template(template).render(content, bokeh=bokeh)
+    return environment
 
 
 def _content(run: RunFolder, layout: str) -> dict[str, Any]:
