@@ -156,7 +156,8 @@ def test_every_chart_has_a_caption_a_table_and_a_file(whole):
     for name in names:
         assert re.search(rf'<figcaption id="caption-{name}">.{{20,}}</figcaption>', html), name
         assert f'download="{name}.csv"' in html
-    assert html.count('<a href="data:text/csv;charset=utf-8;base64,') == len(names)
+    assert html.count('<a href="data:text/csv;charset=utf-8;base64,') == len(names) + 1
+    assert 'download="by-class.csv"' in html
     assert html.count("<img") == len(re.findall(r"<img [^>]*alt=", html)) > 20
 
 
@@ -230,7 +231,7 @@ def test_runs_are_compared(whole, tmp_path_factory):
     metrics = [json.loads((path / "metrics.json").read_text())["test.map_at_r"] for path in (whole, other)]
     assert metrics[1] > metrics[0]
     assert f"MAP@R on test: {names[0]}{percent(metrics[0])} (" in re.sub(r"\s+", " ", text).replace(" %", "\u202f%")
-    row = re.search(r"MAP@R<span.*?</tr>", html, re.DOTALL)[0]
+    row = re.search(r"MAP@R</bdi><span.*?</tr>", html, re.DOTALL)[0]
     assert [("best" in cell) for cell in row.split("<td>")[1:]] == [False, True]
     assert "loss.margin" in text
     assert re.search(r"loss\.margin</th><td class=\"wide\">0\.2</td><td class=\"wide\">0\.5</td>", html)
@@ -334,7 +335,7 @@ def test_browser_draws_every_chart_and_a_click_shows_neighbours(whole, tmp_path_
     assert rows[0] == ["name", "class", "x", "y"]
     assert [row[0] for row in rows[1:]] == names[:72]
     assert [float(row[2]) for row in rows[1:]] == held["x"]
-    assert len(found["links"]) == 11
+    assert len(found["links"]) == 12
     assert min(found["links"]) > 2
     assert found["paper"] == "rgb(255, 255, 255)"
     assert found["tab"]

@@ -328,6 +328,7 @@ def test_a_run_holds_both_encoders(captioned_run, captioned):
     assert metrics["validation.map_at_r"] == pytest.approx(mean)
     assert run.threshold > 0
     page = (captioned_run / "report.html").read_text()
+    assert "image and caption embedding, trained on" in page
     assert "MAP@R, image to caption" in page
     assert "MAP@R, caption to image" in page
 

@@ -91,6 +91,7 @@ class Chart:
         marks: where vertical lines stand.
         bars: draw bars.
         logarithmic: the x axis.
+        diagonal: draw the line on which y is x.
         ticks: where both axes have their ticks, and what these are called; for axes that are scaled by hand.
     """
 
@@ -104,6 +105,7 @@ class Chart:
     marks: Sequence[float] = ()
     bars: bool = False
     logarithmic: bool = False
+    diagonal: bool = False
     ticks: Mapping[float, str] = field(default_factory=dict)
     table: tuple[list[str], list[list[Cell]]] | None = None
     """Header and rows for CSV and table; by default a row for each point."""
@@ -136,6 +138,7 @@ class Chart:
         from bokeh.core.types import ID
         from bokeh.embed import json_item
         from bokeh.models import FixedTicker, HoverTool, VSpan
+        from bokeh.models.annotations import Slope
         from bokeh.plotting import figure
 
         plot = figure(
@@ -162,6 +165,8 @@ class Chart:
             plot.add_tools(HoverTool(renderers=drawn, tooltips=tips, mode="mouse" if self.bars else "vline"))
         for mark in self.marks:
             plot.add_glyph(VSpan(x=mark, line_color=GREY, line_width=2, line_dash="dashed"))
+        if self.diagonal:
+            plot.add_layout(Slope(gradient=1, y_intercept=0, line_color=GREY, line_width=2, line_dash="dashed"))
         for axis in plot.axis:
             axis.axis_label_text_font_style = "normal"
             axis.minor_tick_line_color = None

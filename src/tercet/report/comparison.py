@@ -6,12 +6,13 @@ import tomllib
 from typing import Any
 
 from tercet.report.chart import Chart, Figure, Series, style
+from tercet.report.conditions import search, unit
 from tercet.report.figures import CURVES, curve, det_figures, roc_figures, told
 from tercet.report.folder import RunFolder
 from tercet.report.tables import command
 from tercet.report.wording import compared_metrics, metric_of, number
 
-HEADLINES = ("map_at_r", "triplet_accuracy", "auc", "eer")
+HEADLINES = ("spearman", "map_at_r", "triplet_accuracy", "auc", "eer")
 
 
 def content(runs: list[RunFolder]) -> dict[str, Any]:
@@ -19,6 +20,7 @@ def content(runs: list[RunFolder]) -> dict[str, Any]:
     names = _names(runs)
     evaluation = _common(runs)
     rows = _rows(runs, evaluation) if evaluation else []
+    units = {unit(run, evaluation) for run in runs} if evaluation else set()
     called = [f"“{name}”" for name in names]  # in a sentence
     looks = [style(place) for place in range(len(runs))]
     operating = [
@@ -30,6 +32,7 @@ def content(runs: list[RunFolder]) -> dict[str, Any]:
         "names": names,
         "name": evaluation,
         "rows": rows,
+        "unit": units.pop() if len(units) == 1 else "",
         "facts": _facts(runs, names, evaluation),
         "warnings": _warnings(runs, names, evaluation),
         "curves": _curves(runs, called),
@@ -69,10 +72,10 @@ def _rows(runs: list[RunFolder], name: str) -> list[dict[str, Any]]:
         differ = len({metric.write(value) for value in present}) > 1  # as they are read
         cells = [
             {"text": text, "interval": metric.write_interval(run.interval(name, metric.name)), "reason": "",
-             "best": differ and text == best}
+             "verdict": "best" if differ and text == best else "", "colour": "good"}
             for run, text in zip(runs, texts, strict=True)
         ]  # fmt: skip
-        rows.append({"metric": metric, "cells": cells})
+        rows.append({"metric": metric, "title": metric.title, "meaning": metric.explained, "cells": cells})
     return rows
 
 
@@ -113,6 +116,8 @@ def _warnings(runs: list[RunFolder], names: list[str], evaluation: str | None) -
     data = [(run.evaluations[evaluation].get("data"), run.evaluations[evaluation].get("source")) for run in runs]
     if len(set(data)) > 1:
         found.append(f"The evaluations called “{evaluation}” are of different data, so their figures do not compare.")
+    if len({tuple(search(run, evaluation)) for run in runs}) > 1:
+        found.append(f"The evaluations called “{evaluation}” did not search alike, so their figures do not compare.")
     if evaluation == "validation":
         found.append("The validation data chose each run's checkpoint and threshold: its figures flatter.")
     losses = [tomllib.loads(run.config_text).get("loss", {}).get("loss") for run in runs]

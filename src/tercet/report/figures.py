@@ -20,6 +20,7 @@ REGION_STYLES = (
     Style(THIRD.colour, "dotted", "circle"),
 )
 DET_RATES = (0.0001, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+MOST_TICKS = 9  # of the DET, that none covers another on a phone
 PROBIT = NormalDist().inv_cdf
 MOST_SIZES = 24
 
@@ -203,8 +204,13 @@ def det_figures(curves: Operating) -> list[Figure]:
     if not lines:
         return []
     everything = [value for line in lines for value in (*line.x, *line.y)]
-    ticks = {PROBIT(rate): f"{100 * rate:g} %" for rate in DET_RATES}
-    ticks = {at: said for at, said in ticks.items() if min(everything) - 0.5 < at < max(everything) + 0.5}
+    across = [value for line in lines for value in line.x]
+    apart = (max(across) - min(across)) / MOST_TICKS
+    ticks: dict[float, str] = {}
+    for at, rate in ((PROBIT(rate), rate) for rate in DET_RATES):
+        inside = min(everything) - 0.5 < at < max(everything) + 0.5
+        if inside and (not ticks or at - max(ticks) > apart):
+            ticks[at] = f"{100 * rate:g} %"
     caption = f"{sentence(parts)} Both errors on a scale of normal deviates; nearer to the lower left corner is better."
     table: Any = (["of", "false accepts", "false rejects"], rows)
     return [Chart("det", "DET", caption, lines, "false accepts", "false rejects", ticks=ticks, table=table).figure()]

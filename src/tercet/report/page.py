@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import InputError, check_choice
-from tercet.report import comparison, figures, items, problems, tables
+from tercet.report import comparison, figures, items, operating, problems, tables
+from tercet.report.breakdown import breakdowns
+from tercet.report.certainty import certainty_figures
 from tercet.report.chart import as_script
+from tercet.report.conditions import conditions
 from tercet.report.folder import RunFolder, read_folder
 from tercet.report.layouts import LAYOUTS, layouts
 from tercet.report.wording import number
@@ -19,7 +22,22 @@ from tercet.training.folder.files import write_text
 if TYPE_CHECKING:
     import jinja2
 
-DRAWN = ("training", "regions", "sizes", "distances", "operating", "curves")
+DRAWN = ("training", "regions", "sizes", "distances", "operating", "certainty", "curves")
+OF_AN_EVALUATION: dict[str, Callable[[RunFolder, str], Any]] = {
+    "rows": tables.comparison,
+    "conditions": conditions,
+    "thirds": tables.thirds,
+    "breakdowns": breakdowns,
+    "distances": figures.distance_figures,
+    "operating": figures.operating_figures,
+    "points": operating.points,
+    "threshold_rows": tables.at_threshold,
+    "folds": operating.folds,
+    "forgeries": operating.forgeries,
+    "certainty": certainty_figures,
+    "mistaken": items.mistaken_queries,
+    "mistakes": items.hardest_pairs,
+}
 
 
 def write(folder: str | Path, out: str | Path | None = None, layout: str = "pca") -> Path:
@@ -105,10 +123,10 @@ def _templates() -> jinja2.Environment:
 
 def _content(run: RunFolder, layout: str) -> dict[str, Any]:
     name = run.main
-    rows = tables.comparison(run, name) if name else []
-    cards = tables.cards(rows)
+    found = {part: make(run, name) if name else [] for part, make in OF_AN_EVALUATION.items()}
+    cards = tables.cards(found["rows"])
     before = run.before.get(name or "")
-    return {
+    return found | {
         "title": str(run.summary.get("title") or run.path.resolve().name),
         "headline": tables.headline(run, name, cards),
         "cards": cards,
@@ -116,18 +134,11 @@ def _content(run: RunFolder, layout: str) -> dict[str, Any]:
         "data": run.evaluations[name].get("data", "") if name else "",
         "before_data": run.evaluations[before].get("data", "") if before else "",
         "has_before": before is not None,
-        "rows": rows,
         "threshold": run.figure(name, "threshold") if name else None,
-        "threshold_rows": tables.at_threshold(run, name) if name else [],
-        "thirds": tables.thirds(run, name) if name else [],
         "facts": tables.facts(run),
         "training": figures.training_figures(run),
         "regions": figures.region_figures(run),
         "doctor": tables.doctor(run),
-        "distances": figures.distance_figures(run, name) if name else [],
-        "operating": figures.operating_figures(run, name) if name else [],
-        "mistaken": items.mistaken_queries(run, name) if name else [],
-        "mistakes": items.hardest_pairs(run, name) if name else [],
         "map": _map(run, name, layout) if name else None,
         "sizes": figures.class_size_figures(run),
         "problems": problems.problems(run, name),

@@ -12,7 +12,8 @@ from tercet.report.wording import AT_THRESHOLD, Metric, compared_metrics, metric
 from tercet.training.health.watch import diagnose_folder
 
 BY_THIRDS = ("recall_at_1", "map_at_r")
-CARDS = ("triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")
+BESIDE_THE_ROC = ("tar_at_far_0.1", "tar_at_far_0.001")  # see `operating.points`
+CARDS = ("spearman", "triplet_accuracy", "eer", "auc", "recall_at_1", "map_at_r")
 
 
 def comparison(run: RunFolder, name: str) -> list[dict[str, Any]]:
@@ -22,10 +23,13 @@ def comparison(run: RunFolder, name: str) -> list[dict[str, Any]]:
     before = run.before.get(name)
     rows = []
     for metric in compared_metrics(known):
-        row: dict[str, Any] = {"metric": metric, "after": _cell(run, name, metric)}
+        if metric.name in BESIDE_THE_ROC:
+            continue
+        cells: dict[str, Any] = {"after": cell(run, name, metric)}
         if before:
-            row |= {"before": _cell(run, before, metric), "change": _change(run, before, name, metric)}
-        rows.append(row)
+            cells = {"before": cell(run, before, metric), **cells, "change": _change(run, before, name, metric)}
+        row = {"metric": metric, "title": metric.title, "meaning": metric.explained}
+        rows.append(row | cells | {"cells": list(cells.values())})
     return rows
 
 
@@ -33,15 +37,21 @@ def at_threshold(run: RunFolder, name: str) -> list[dict[str, Any]]:
     """A row for each figure at the calibrated threshold; empty without one."""
     if run.figure(name, "threshold") is None:
         return []
-    return [{"metric": metric, "after": _cell(run, name, metric)} for metric in AT_THRESHOLD]
+    return [
+        {"title": metric.title, "meaning": metric.meaning, "cells": [cell(run, name, metric)]}
+        for metric in AT_THRESHOLD
+        if metric.name in run.outcome(name).get("metrics", {})
+    ]
 
 
 def thirds(run: RunFolder, name: str) -> list[dict[str, Any]]:
     """A row for each third of the classes by size; empty where they are of like sizes."""
     rows = []
     for part in run.outcome(name).get("thirds", []):
-        cells = [_cell(run, name, replace(metric_of(figure), name=f"{figure}_{part['name']}")) for figure in BY_THIRDS]
-        rows.append({**part, "cells": cells})
+        sizes = f"{number(part['smallest'])} to {number(part['largest'])}"
+        cells = [{"text": text} for text in (sizes, number(part["classes"]), number(part["queries"]))]
+        cells += [cell(run, name, replace(metric_of(figure), name=f"{figure}_{part['name']}")) for figure in BY_THIRDS]
+        rows.append({"title": part["name"], "meaning": "", "cells": cells})
     return rows
 
 
@@ -103,6 +113,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Trained on", summary.get("train")),
         ("Validated on", summary.get("validation")),
         *((f"Evaluated on ({name})", _with_source(found)) for name, found in measured),
+        ("Writers", _writers(run)),
         ("Source", summary.get("source")),
         ("Classes", classes),
         ("Steps", number(summary["steps"]) if "steps" in summary else None),
@@ -128,6 +139,14 @@ def command(run: RunFolder) -> str | None:
     return "tercet train --config config.toml --out RUN" if known else None
 
 
+def _writers(run: RunFolder) -> str | None:
+    """How many there are in the evaluation that the report is about, and how many forgeries of them."""
+    metrics = run.outcome(run.main).get("metrics", {})
+    if "n_writers" not in metrics:
+        return None
+    return f"{number(metrics['n_writers'])} evaluated ({run.main}), with {number(metrics['n_forged'])} forgeries"
+
+
 def _with_source(found: dict[str, Any]) -> str | None:
     source = found.get("source")
     return (
@@ -140,10 +159,13 @@ def _with_source(found: dict[str, Any]) -> str | None:
 def warnings(run: RunFolder) -> list[str]:
     """What to know before trusting a figure."""
     found = [str(warning) for warning in run.summary.get("warnings", [])]
+    of: dict[str, list[str]] = {}
     for name, content in run.evaluations.items():
-        if content.get("duplicates"):
-            found.append(f"{name}: {number(content['duplicates'])} items are in the training data too.")
-        found += [f"{name}: {note}" for note in content.get("evaluation", {}).get("notes", [])]
+        count = content.get("duplicates")
+        notes = [f"{number(count)} items are in the training data too."] if count else []
+        for note in [*notes, *content.get("evaluation", {}).get("notes", [])]:
+            of.setdefault(note, []).append(name)
+    found += [f"{', '.join(names)}: {note}" for note, names in of.items()]
     return list(dict.fromkeys(found)) + run.absent
 
 
@@ -162,7 +184,8 @@ def doctor(run: RunFolder) -> dict[str, Any] | None:
     }
 
 
-def _cell(run: RunFolder, name: str, metric: Metric) -> dict[str, Any]:
+def cell(run: RunFolder, name: str, metric: Metric) -> dict[str, Any]:
+    """A figure as a table shows it: its text, its interval, and the reason where it is missing."""
     value = run.figure(name, metric.name)
     reason = run.outcome(name).get("missing", {}).get(metric.name, "not measured") if value is None else ""
     ends = None if value is None else run.interval(name, metric.name)

@@ -18,11 +18,16 @@ class Metric:
     better: str = "higher"
     rate: bool = True
 
+    @property
+    def explained(self) -> str:
+        """What it is, and which way it is better."""
+        return f"{self.meaning}; {self.better} is better"
+
     def write(self, value: float | None) -> str:
         """The value for reading, or a dash."""
         if value is None:
             return "–"
-        return percent(value) if self.rate else f"{value:.4f}"
+        return percent(value) if self.rate else f"{value:.4f}".replace("-", "−")
 
     def write_interval(self, ends: list[float] | None) -> str:
         """Such as "11.4 to 18.8 %", or nothing without an interval."""
@@ -32,6 +37,10 @@ class Metric:
         return f"{low.removesuffix(f'{THIN}%')} to {high}"
 
 
+SIMILARITY = [
+    Metric("spearman", "Spearman correlation", "of nearness with the given score, by ranks", rate=False),
+    Metric("pearson", "Pearson correlation", "the same by values, which asks for a straight line", rate=False),
+]
 VERIFICATION = [
     Metric("eer", "Equal error rate", "errors where false accepts and false rejects are equal", "lower"),
     Metric("auc", "AUC", "chance that a same pair is nearer than a different one", rate=False),
@@ -43,12 +52,23 @@ RETRIEVAL = [
     Metric("r_precision", "R-precision", "share of the class among the R nearest, R = others of the class"),
     Metric("map_at_r", "MAP@R", "the same, where early hits count more"),
 ]
-TRIPLETS = [Metric("triplet_accuracy", "Triplet accuracy", "positive nearer than negative")]
+TRIPLETS = [
+    Metric("triplet_accuracy", "Triplet accuracy", "positive nearer than negative"),
+    Metric("triplet_accuracy_margin", "Triplet accuracy with margin", "positive nearer by more than the margin"),
+]
+CLUSTERS = [
+    Metric(
+        "nmi", "NMI of clusters", "agreement of k-means with the classes, which rises with their number", rate=False
+    ),
+    Metric("ami", "AMI of clusters", "the same, corrected for chance", rate=False),
+    Metric("ari", "ARI of clusters", "pairs that are together in both, corrected for chance", rate=False),
+]
 AT_THRESHOLD = [
     Metric("accuracy", "Accuracy", "right decisions, over all pairs"),
     Metric("balanced_accuracy", "Balanced accuracy", "right decisions, same and different pairs weighed equally"),
     Metric("far", "False accepts", "different pairs taken for the same", "lower"),
     Metric("frr", "False rejects", "same pairs taken for different", "lower"),
+    Metric("f1", "F1", "of the pairs taken for the same, and of the same pairs", rate=False),
 ]
 
 
@@ -56,19 +76,21 @@ def compared_metrics(names: set[str]) -> list[Metric]:
     """The metrics of these that tell before from after, in the order of the table."""
     ks = sorted(int(found[1]) for name in names if (found := re.fullmatch(r"recall_at_(\d+)", name)))
     recall = [Metric(f"recall_at_{k}", f"Recall@{k}", _nearest(k)) for k in ks]
-    listed = [metric for metric in (*TRIPLETS, *VERIFICATION, *recall, *RETRIEVAL) if metric.name in names]
-    return listed + _of_directions(names)
+    every = (*SIMILARITY, *TRIPLETS, *VERIFICATION, *recall, *RETRIEVAL, *CLUSTERS)
+    listed = [metric for metric in every if metric.name in names]
+    directions = sorted({name.rpartition(".")[0] for name in names if "_to_" in name.rpartition(".")[0]})
+    if not directions:
+        return listed
+    searched = {metric.name for metric in (*recall, *RETRIEVAL)}
+    both = [replace(one, title=f"{one.title}, mean of both") if one.name in searched else one for one in listed]
+    return both + [metric for direction in directions for metric in _of_direction(direction, names)]
 
 
-def _of_directions(names: set[str]) -> list[Metric]:
-    """The metrics of two sides, such as "image_to_text.map_at_r": of images as queries among texts."""
-    found = []
-    for name in sorted(names):
-        direction, dot, metric = name.rpartition(".")
-        if dot and "_to_" in direction:
-            words = direction.replace("_", " ")
-            found += [replace(one, name=name, title=f"{one.title}, {words}") for one in compared_metrics({metric})]
-    return found
+def _of_direction(direction: str, names: set[str]) -> list[Metric]:
+    """The metrics of one side searched for in the other, such as "image_to_text.map_at_r": of images among texts."""
+    before, words = f"{direction}.", direction.replace("_", " ")
+    own = compared_metrics({name.removeprefix(before) for name in names if name.startswith(before)})
+    return [replace(one, name=before + one.name, title=f"{one.title}, {words}") for one in own]
 
 
 def metric_of(name: str) -> Metric:

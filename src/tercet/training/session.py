@@ -413,8 +413,9 @@ def _summary(
     config: Config, model: Model, train: Readable, held: Readable, outcome: Outcome, reporter: Reporter, ranks: Ranks
 ) -> dict[str, Any]:
     skipped = [*train.records.skipped, *held.records.skipped]
+    kind = " and ".join(train.records.columns) if train.records.kind == SIDES else train.records.kind
     return {
-        "title": f"{train.records.kind} embedding, trained on {config.source}",
+        "title": f"{kind} embedding, trained on {config.source}",
         "train": train.records.count(),
         "validation": held.count(),
         "source": config.source,
