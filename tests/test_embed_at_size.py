@@ -176,7 +176,7 @@ def test_evaluate_says_what_fewer_bytes_cost(run, tmp_path, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--out", "x.parquet", "--resume"], "--resume belong to a folder"),
+        (["--out", "x.parquet", "--resume"], "--resume: only for a folder of shards"),
         (["--out", "x", "--shard-rows", "0"], "shard_rows is 0"),
         (["--out", "x", "--processes", "0"], "processes is 0"),
     ],

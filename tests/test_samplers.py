@@ -320,7 +320,7 @@ def test_too_little_to_hold_out():
         hold_out(labelled([9, 2, 2]))
     with pytest.raises(DataError, match=r"here has 3 classes with two samples; to hold out whole classes"):
         hold_out(labelled([9, 2, 2]), by="class")
-    with pytest.raises(InputError, match=r"share is 1.5; allowed is a number between 0 and 1"):
+    with pytest.raises(InputError, match=r"holdout is 1.5; allowed is a number between 0 and 1"):
         hold_out(labelled([9, 9]), share=1.5)
 
 

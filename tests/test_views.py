@@ -294,7 +294,9 @@ def test_hold_out_of_items():
     both = np.concatenate([train.items, held.items])
     assert len(np.unique(both, axis=0)) == 30
     assert sentence == "Held out for validation: 6 of 30 items, which training does not see."
-    with pytest.raises(InputError, match="by is 'class', but an array has no labels; allowed are 'row' and 'auto'"):
+    with pytest.raises(
+        InputError, match="holdout_by is 'class', but an array has no labels; allowed are 'row' and 'auto'"
+    ):
         hold_out(items_of(30), by="class")
     with pytest.raises(DataError, match="holds 3 items without labels; to hold two out"):
         hold_out(items_of(3))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from tercet.collectives import Ranks, joined, local_device
@@ -68,7 +67,7 @@ from tercet.training.folder.metrics import (
 )
 from tercet.training.folder.trackers import Tracker
 from tercet.training.health.watch import diagnose_folder
-from tercet.training.intake import read_source, warn_of_duplicates
+from tercet.training.intake import OF_TABLES, is_table, read_source, refuse_idle, warn_of_duplicates
 from tercet.training.mined import MinedRecords, mine_records
 from tercet.training.model import Model, Readable, read_all, weights_hash
 from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
@@ -276,7 +275,8 @@ class Run:
             RunError: the folder is in the way, or was begun with other settings.
         """
         is_path = isinstance(data, (str, Path))
-        work = functools.partial(_embed_some, self.path, data, Path(out), side, options) if is_path else None
+        own = functools.partial(_embed_some, self.path, self.model.cut_to, data, Path(out), side, options)
+        work = own if is_path else None
         return embed_to_shards(
             self.model, self.weights, lambda: self.read_side(data, side, **options), Path(out), shard_rows, vectors,
             resume, reporter or Reporter(), processes, work,
@@ -411,7 +411,7 @@ class Run:
         assert found.threshold is not None
         figures = {"data": errors_at(pairs, found.threshold)}
         if test is not None:
-            other, where = self._pairs(test, reporter, options)
+            other, where = self._pairs(test, reporter, _fitting(test, options))
             if not other.curve.n_same or not other.curve.n_different:
                 raise InputError(f"{where} holds pairs of one kind only; a threshold is judged on both.")
             figures["test"] = errors_at(other, found.threshold)
@@ -421,8 +421,11 @@ class Run:
     def _pairs(self, data: Any, reporter: Reporter, options: Mapping[str, Any]) -> tuple[Pairs, str]:
         """All pairs of data, and how much data that is."""
         records = self.read(data, **options)
-        if records.form == "items":
-            raise DataError(f"{records.source} has no labels, pairs or triplets to calibrate with.")
+        if records.form in ("items", "scored-pairs"):
+            raise DataError(
+                f"{records.source} has no labels, pairs or triplets to calibrate with; it holds "
+                f"{records.form.replace('-', ' ')}."
+            )
         readable = read_all(self.model.options, records, reporter, "given")
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         return pairs_of(vectors, readable.records, self.distance), readable.records.count()
@@ -495,12 +498,13 @@ class Run:
         check_extras(records, clustering, margin)
         if records.form == "items":
             raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
+        _check_searched(records, group is not None or group_from is not None, by_class is not None)
         readable = read_all(self.model.options, records, reporter, name)
         own_groups = _groups(data, wanted.groups, wanted, records, readable)
         searched = Searched(tuple(ks), wanted.exclude, approximate, own_groups)
         if wanted.gallery is not None:
             searched = self._with_gallery(searched, wanted, reporter, options)
-        known = load_file(self.path / "fingerprints.safetensors")["train"].numpy()
+        known = files.read_tensors(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
         calibration = read_calibration(self.path)
         if self.model.cut_to is not None:
@@ -544,7 +548,7 @@ class Run:
         if self.sides:
             raise InputError("a run with two towers searches each side in the other; leave the gallery out.")
         part = {} if wanted.gallery_part is None else {"part": wanted.gallery_part}
-        records = self.read(wanted.gallery, **{**options, **part})
+        records = self.read(wanted.gallery, **{**_fitting(wanted.gallery, options), **part})
         if records.labels is None:
             raise DataError(f"{records.source} holds {records.form}; the items of a gallery need labels.")
         readable = read_all(self.model.options, records, reporter, "gallery")
@@ -627,6 +631,12 @@ class Run:
         allowed = ("kind", "form", "label", "label_level", "columns", "root", "layout", "part")
         for word in options:
             check_choice("option", word, allowed)
+        refuse_idle(data, options)
+        if self.sides and isinstance(data, (str, Path)) and not is_table(data):
+            raise DataError(
+                f"{data} is no table, and this run has two towers, which are measured on pairs: a table with the "
+                f"columns {' and '.join(self.sides)}."
+            )
         trained = self.config.data
         inherited = ["kind", "root"]
         if options.get("form") in (None, trained.form):  # a table of another form has other columns
@@ -855,11 +865,25 @@ def write_report(folder: Path, out: str | Path | None = None, layout: str = "pca
 
 
 def _embed_some(
-    run: Path, data: Any, out: Path, side: str | None, options: dict[str, Any], number: int, of: int, device: str
-) -> None:
+    run: Path, dim: int | None, data: Any, out: Path, side: str | None, options: dict[str, Any], number: int, of: int,
+    device: str,
+) -> None:  # fmt: skip
     """What one of several processes that embed does."""
-    own = Run(run, device=device)
+    own = Run(run, device=device, dim=dim)
     write_shards(open_shards(out), own.model, own.read_side(data, side, **options), SilentReporter(), number, of)
+
+
+def _check_searched(records: Records, has_groups: bool, by_class: bool) -> None:
+    """Raise DataError where options of a search are given for data that is not searched, or has no classes."""
+    idle = ["groups are"] if has_groups and records.form not in ("labels", "pairs") else []
+    idle += ["by_class is"] if by_class and records.form != "labels" else []
+    if idle:
+        raise DataError(f"{records.source} holds {records.form.replace('-', ' ')}; {idle[0]} for data with labels.")
+
+
+def _fitting(data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the options that were given for other data, those that these can be read with."""
+    return {name: value for name, value in options.items() if name not in OF_TABLES or is_table(data)}
 
 
 def _opened(run: Run | str | Path) -> Run:

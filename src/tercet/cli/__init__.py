@@ -67,7 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # a fault of ours, or a damaged file that no check foresaw; never exit code 1
         if os.environ.get("TERCET_TRACEBACK"):
             raise
-        return _fail(f"unexpected {type(error).__name__}: {error}. Set TERCET_TRACEBACK=1 to see where.")
+        return _fail(f"{_described(error)} Set TERCET_TRACEBACK=1 to see where.")
+
+
+def _described(error: Exception) -> str:
+    """What the machine refused, such as space or permission; anything else is a fault of ours."""
+    if isinstance(error, OSError) and error.strerror:
+        where = "the output" if error.filename is None else error.filename  # a stream has no name
+        return f"could not read or write {where}: {error.strerror}."
+    return f"unexpected {type(error).__name__}: {error}."
 
 
 def _help() -> str:

@@ -15,6 +15,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 from tercet.cli.console import Json, ReadOptions, parse, reporter, show, show_json
 from tercet.errors import InputError
 
+ELSEWHERE = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".npy", ".npz", ".h5", ".feather", ".pq", ".safetensors")
+"""Endings of files that are not written: a folder of such a name is no one's wish."""
+
 
 @dataclass(frozen=True)
 class Embed:
@@ -37,7 +40,8 @@ class Embed:
     """The Parquet file to write, which must not exist yet; or, without this ending, a folder of shards."""
 
     shard_rows: int | None = None
-    """Items of a shard of a folder; 100,000 when left open. No more than that is ever in memory."""
+    """Items of a shard of a folder; 100,000 when left open, or as it was begun. No more than that is ever in \
+memory."""
 
     resume: FlagCreatePairsOff[bool] = False
     """Go on with the folder in --out: finished shards are kept."""
@@ -68,6 +72,7 @@ open."""
 def main(words: Sequence[str]) -> int:
     """Embed as the words say; the exit code."""
     command = parse(Embed, words)
+    from tercet.data.records import plural
     from tercet.index.parquet import check_parquet_path, write_parquet
     from tercet.run import load
 
@@ -84,18 +89,24 @@ def main(words: Sequence[str]) -> int:
         show_json({"out": str(out), "items": len(batch.names), "dimensions": batch.vectors.shape[1],
                    "skipped": [dataclasses.asdict(one) for one in batch.skipped]})  # fmt: skip
     else:
-        show(f"{len(batch.names)} embeddings of {batch.vectors.shape[1]} dimensions in {out}")
+        show(f"{plural(len(batch.names), 'embedding')} of {batch.vectors.shape[1]} dimensions in {out}")
     return 0
 
 
 def _to_shards(command: Embed, out: Path) -> int:
+    from tercet.data.records import plural
+    from tercet.index.shards import is_shards, open_shards
     from tercet.integrations.lance import TABLE, check_new, write_lance
     from tercet.run import load
 
+    if out.suffix in ELSEWHERE:
+        raise InputError(f"--out is {command.out!r}; embeddings go to a .parquet file, or to a folder of such shards.")
     if command.lance is not None:
         check_new(Path(command.lance), command.vectors)
     rows = {} if command.shard_rows is None else {"shard_rows": command.shard_rows}
-    found = load(command.run).embed_to(
+    if not rows and command.resume and is_shards(out):  # as it was begun
+        rows = {"shard_rows": open_shards(out).settings["shard_rows"]}
+    found = load(command.run, dim=command.dim).embed_to(
         command.data, out, vectors=command.vectors, resume=command.resume, processes=command.processes,
         side=command.side, reporter=reporter(command.json), **rows, **dataclasses.asdict(command.read),
     )  # fmt: skip
@@ -108,7 +119,10 @@ def _to_shards(command: Embed, out: Path) -> int:
                    "skipped": [dataclasses.asdict(one) for one in found.skipped]})  # fmt: skip
         return 0
     left_out = f"; {len(found.skipped):,} left out, see {out / 'skipped.csv'}" if found.skipped else ""
-    show(f"{found.items:,} embeddings of {found.dimensions} dimensions in {found.shards:,} shards in {out}{left_out}")
+    show(
+        f"{plural(found.items, 'embedding')} of {found.dimensions} dimensions in {plural(found.shards, 'shard')} in "
+        f"{out}{left_out}"
+    )
     if command.lance is not None:
         show(f"the same in the table {TABLE!r} of {command.lance}")
     return 0
@@ -120,4 +134,4 @@ def _check_no_shards(command: Embed) -> None:
              "--processes": command.processes != 1, "--lance": command.lance is not None}  # fmt: skip
     named = [option for option, is_given in given.items() if is_given]
     if named:
-        raise InputError(f"{' and '.join(named)} belong to a folder of shards: give --out a name without .parquet.")
+        raise InputError(f"{' and '.join(named)}: only for a folder of shards, so give --out a name without .parquet.")

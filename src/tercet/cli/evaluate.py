@@ -101,13 +101,17 @@ def main(words: Sequence[str]) -> int:
     run.report()
     if command.json:
         figures = {key: value for key, value in run.metrics.items() if not key.startswith("validation.")}
-        show_json(figures)
+        show_json(figures | {f"{command.name}.notes": list(found.notes)})
         return 0
     raw = "baseline" if command.name == "test" else f"{command.name}-baseline"
     has_raw = any(key.startswith(f"{raw}.") for key in run.metrics)
-    show(table(run.metrics, command.name, raw if has_raw else None))
+    lines = table(run.metrics, command.name, raw if has_raw else None)
+    show(lines)
     if command.vectors != "float32":
         show("\n" + table(run.metrics, f"{command.name}-{command.vectors}", command.name))
+    if "\n" not in lines:
+        for reason in dict.fromkeys(found.missing.values()):
+            show(f"no figure: {reason}")
     for note in found.notes:
         show(f"note: {note}")
     show(f"report: {run.path / 'report.html'}")

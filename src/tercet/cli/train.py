@@ -182,8 +182,9 @@ def _summary(path: Path, metrics: dict[str, Any]) -> str:
         if "validation.n_views" in metrics
         else "the validation data"
     )
+    with_intervals = ", with 95 % intervals" if any("[" in line for line in found) else ""
     return "\n".join([
-        f"on {of}, with 95 % intervals (optimistic: it chose the checkpoint and the threshold):",
+        f"on {of}{with_intervals} (optimistic: it chose the checkpoint and the threshold):",
         *found,
         f"run     {path}",
         f"report  {path / 'report.html'}",

@@ -14,11 +14,11 @@ from tercet.data.columns import PATHS, Layout, find_layout
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, read_codes, write_codes
 from tercet.data.lazy import LazyItems, Rows
-from tercet.data.records import Records, encode_labels, shorten
+from tercet.data.records import Records, encode_labels, plural, shorten
 from tercet.data.rows import DatasetRows, JsonRows, ParquetRows
 from tercet.data.tablefiles import Table, as_text
 from tercet.data.tables import check_several, finite
-from tercet.data.wishes import Wishes
+from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
 
 STREAMED_FROM = 512 * 2**20
@@ -48,7 +48,7 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
     Raises:
         DataError: no rows, or columns that cannot be used.
     """
-    paths = shards_of(path) if path.is_dir() else [path]
+    paths = _checked_shards(path, source) if path.is_dir() else [path]
     rows = JsonRows(path, source) if path.suffix.lower() == ".jsonl" else ParquetRows(paths, source)
     folders = [wishes.root] if wishes.root is not None else [path if path.is_dir() else path.parent, Path()]
     if len(rows) == 0:
@@ -61,9 +61,26 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
                 "file; or say --form labels and which column holds the labels."
             )
         return None
-    size = sum(one.stat().st_size for one in paths) / 1e9
-    how = f"{path.suffix[1:].lower() or 'Parquet shards'}, {size:.2g} GB that are read as they are needed"
+    size = sum(one.stat().st_size for one in paths)
+    told = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    how = f"{path.suffix[1:].lower() or plural(len(paths), 'Parquet shard')}, {told} that are read as they are needed"
     return _records(rows, layout, wishes, folders, paths).described(how + _meaning(layout))
+
+
+def _checked_shards(folder: Path, source: str) -> list[Path]:
+    """The shards of a folder, unless it holds other items too, of which nothing says that they are not meant."""
+    paths = shards_of(folder)
+    others = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and (entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES)
+    )
+    if others:
+        raise DataError(
+            f"{source} holds {plural(len(paths), 'Parquet file')}, such as {paths[0].name}, and other items, such as "
+            f"{others[0]}: which is meant? Give {paths[0]} to read the table, or move it out of the folder."
+        )
+    return paths
 
 
 def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
@@ -82,8 +99,8 @@ def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
 
 
 def _meaning(layout: Layout) -> str:
-    named = (layout.label, *layout.columns) if layout.form == "labels" else layout.columns
-    return f", {layout.form} of {', '.join(repr(name) for name in named)}"
+    labels = f"labels in {layout.label!r}, " if layout.form == "labels" else ""
+    return f", {labels}items in {', '.join(map(repr, layout.columns))}"
 
 
 def _holds_bytes(path: Path) -> bool:

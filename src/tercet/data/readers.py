@@ -77,6 +77,9 @@ def read(
     if isinstance(source, Records):
         return source
     _check_words(kind, form, towers, missing)
+    twice = [name for name in dict.fromkeys(columns or ()) if list(columns or ()).count(name) > 1]
+    if twice:
+        raise InputError(f"--columns names {', '.join(map(repr, twice))} more than once; name each column once.")
     labelled = labelled and form != "items"
     folder = None if root is None else Path(root)
     wishes = Wishes(
@@ -130,6 +133,8 @@ def _read_layout(layout: str, source: str, part: str, wishes: Wishes) -> Records
 
 
 def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
+    if not source:
+        raise InputError("the data is an empty path; give a folder or a file, and . for the current folder.")
     if not path.exists():
         raise DataError(f"{source} does not exist.{_near(path)}")
     suffix = path.suffix.lower()

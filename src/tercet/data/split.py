@@ -31,9 +31,9 @@ def hold_out(records: Records, share: float = 0.2, by: str = "auto", seed: int =
         InputError: an argument that is not allowed.
         DataError: there is too little to hold any out.
     """
-    check_choice("by", by, ("auto", "class", "row"))
+    check_choice("holdout_by", by, ("auto", "class", "row"))
     if not 0 < share < 1:
-        raise InputError(f"share is {share}; allowed is a number between 0 and 1.")
+        raise InputError(f"holdout is {share}; allowed is a number between 0 and 1.")
     generator = keyed(seed, "split")
     if records.form == "items":
         return _by_item(records, share, by, generator)
@@ -92,7 +92,7 @@ def _by_row(records: Records, counts: np.ndarray, share: float, generator: np.ra
 
 def _by_item(records: Records, share: float, by: str, generator: np.random.Generator) -> Held:
     if by == "class":
-        raise InputError(f"by is 'class', but {records.source} has no labels; allowed are 'row' and 'auto'.")
+        raise InputError(f"holdout_by is 'class', but {records.source} has no labels; allowed are 'row' and 'auto'.")
     total = len(records)
     if total < 4:
         raise DataError(
@@ -108,7 +108,9 @@ def _by_item(records: Records, share: float, by: str, generator: np.random.Gener
 
 def _by_tuples(records: Records, share: float, by: str, generator: np.random.Generator) -> Held:
     if by == "class":
-        raise InputError(f"by is 'class', but {records.source} holds {records.form}; allowed are 'row' and 'auto'.")
+        raise InputError(
+            f"holdout_by is 'class', but {records.source} holds {records.form}; allowed are 'row' and 'auto'."
+        )
     tuples = records.tuples
     assert tuples is not None
     total = len(tuples)

@@ -118,13 +118,9 @@ def _load_csv(path: Path, source: str) -> Table:
     text = decode_utf8(path.read_bytes(), source)
     if not text.strip():
         raise DataError(f"{source} is empty.")
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    header = _header(text, delimiter)
-    if header == _header(text, "\t") and ";" in text.split("\n", 1)[0] and len(header) == 1:
-        delimiter, header = (
-            ";",
-            _header(text, ";"),
-        )  # one column by commas and by tabs: separated by semicolons
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # lines as old spreadsheets end them
+    delimiter, header = _header(text, "\t" if path.suffix.lower() == ".tsv" else ",", source)
     _check_header(header, source)
     if "\n" not in text.strip("\r\n"):
         raise DataError(f"{source} holds no rows, only a header.")
@@ -142,8 +138,14 @@ def _load_csv(path: Path, source: str) -> Table:
     return Table(source, dict(zip(table.column_names, table.columns, strict=True)))
 
 
-def _header(text: str, delimiter: str) -> list[str]:
-    return next(csv.reader(io.StringIO(text), delimiter=delimiter))
+def _header(text: str, usual: str, source: str) -> tuple[str, list[str]]:
+    """What separates the columns, and their names; semicolons or tabs only where the usual sign leaves one column."""
+    try:
+        found = {sign: next(csv.reader(io.StringIO(text, newline=""), delimiter=sign)) for sign in (usual, "\t", ";")}
+    except csv.Error as cause:
+        raise DataError(f"{source}:1: the header cannot be read: {cause}.") from None
+    sign = next((one for one, names in found.items() if len(names) > 1), usual)
+    return sign, found[sign]
 
 
 def _check_header(header: Sequence[str], source: str) -> None:
@@ -199,7 +201,7 @@ def _load_parquet(path: Path, source: str) -> Table:
     try:
         table = pyarrow.parquet.read_table(path)
     except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{source} cannot be read as Parquet: {cause}.") from None
+        raise DataError(f"{source} cannot be read as Parquet: {str(cause).rstrip('.')}.") from None
     _check_header(table.column_names, source)
     return Table(source, {name: _parquet_column(table[name], name, source) for name in table.column_names})
 

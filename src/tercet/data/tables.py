@@ -15,7 +15,7 @@ from tercet.data.records import Records, Skipped, encode_labels, listed, plural,
 from tercet.data.sides import SIDES, Sided
 from tercet.data.tablefiles import Table, load_table
 from tercet.data.wishes import Wishes
-from tercet.errors import DataError
+from tercet.errors import DataError, InputError
 
 NOUNS_OF_KINDS = {"number": "numbers", "category": "categories", "date": "dates", "text": "texts"}
 MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -32,6 +32,7 @@ def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) 
     layout, source = find_layout(table, wishes), table.source
     if wishes.towers is not None and layout.form in ("labels", "items"):
         raise DataError(f"{source} holds {layout.form}, and --towers is for two columns of positive pairs.")
+    _refuse_idle(layout, wishes, source)
     if layout.kind == SIDES:
         records = _read_sides(table, layout, folders)
     elif layout.form in ("triplets", "pairs", "marked-pairs", "scored-pairs"):
@@ -47,6 +48,24 @@ def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) 
                 records, _read_marks(table, layout.forged, "the item is forged", "Correct it."), table
             )
     return records.described(f"{how}{_meaning(table, layout)}{_lacking(records)}")
+
+
+def _refuse_idle(layout: Layout, wishes: Wishes, source: str) -> None:
+    """Raise InputError for options that say nothing of what this table holds."""
+    of_features = [
+        name
+        for name, given in (("categories", wishes.categories), ("dates", wishes.dates), ("texts", wishes.texts))
+        if given
+    ]
+    of_features += ["missing"] if wishes.missing == "error" else []
+    idle = [] if layout.kind == "tabular" else [(name, "feature columns") for name in of_features]
+    if wishes.root is not None and layout.kind not in ("image", SIDES):
+        idle.append(("root", "paths to images"))
+    if wishes.label is not None and layout.form == "triplets":
+        idle.append(("label", "labels, which triplets do without"))
+    for name, of in idle:
+        held = layout.form if layout.form != "labels" else f"{layout.kind} items"
+        raise InputError(f"--{name} is about {of}; {source} holds {held}. Leave it out.")
 
 
 def _meaning(table: Table, layout: Layout) -> str:

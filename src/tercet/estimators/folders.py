@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from tercet.errors import InputError, RunError
 from tercet.report import write
@@ -82,7 +81,7 @@ def _calibrate(folder: Path, validation: Any, device: str, module: Any) -> None:
     held = read_all(model.options, read_source(validation, config.data), reporter, "validation")
     if held.records.form != "labels":
         raise InputError(f"the validation data must have labels; these hold {held.records.form}.")
-    known = load_file(folder / "fingerprints.safetensors")["train"].numpy()
+    known = files.read_tensors(folder / "fingerprints.safetensors")["train"].numpy()
     duplicates = warn_of_duplicates(known, held.records, held.records.fingerprints(), "validation", reporter)
     distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
     vectors = model.encode(held.loader, np.arange(len(held.records)), reporter)

@@ -83,7 +83,7 @@ def index_of_shards(run: Path, folder: Path) -> Index:
 
 def _settings(model: Model, weights: str, records: Records, shard_rows: int, vectors: str) -> dict[str, Any]:
     """What decides the shards' bytes, as far as it can be told without reading the items."""
-    dim = getattr(model.options, "dim", None)
+    dim = model.cut_to or getattr(model.options, "dim", None)
     return {
         "weights": weights, "source": records.source, "items": len(records), "shard_rows": shard_rows,
         "vectors": vectors, "dimensions": _length(model, records) if dim is None else dim, "side": side_of(records),
@@ -105,4 +105,4 @@ def _placed(model: Model, ranks: Ranks) -> Model:
     if ranks.size == 1:
         return model
     device = choose_device(local_device("auto", ranks))
-    return Model(model.options, model.assets, model.encoder.to(device), device)
+    return Model(model.options, model.assets, model.encoder.to(device), device, model.cut_to)

@@ -160,9 +160,9 @@ def conclude(shards: Shards) -> list[Skipped]:
     shards.check_complete()
     found, rows = [], 0
     for number in range(shards.count):
-        about = pq.read_metadata(shards.path(number))
-        rows += about.num_rows
-        found += [Skipped(name, reason) for name, reason in json.loads(about.metadata[b"skipped"])]
+        count, left_out = _told_of(shards.path(number))
+        rows += count
+        found += left_out
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "reason"])
@@ -171,6 +171,16 @@ def conclude(shards: Shards) -> list[Skipped]:
     if not rows:
         raise DataError(f"nothing of {shards.settings['source']} could be read; {shards.folder}/skipped.csv says why.")
     return found
+
+
+def _told_of(path: Path) -> tuple[int, list[Skipped]]:
+    """How many rows a shard has, and what it left out."""
+    try:
+        about = pq.read_metadata(path)
+        left_out = json.loads((about.metadata or {})[b"skipped"])
+    except (KeyError, ValueError, pa.ArrowException, OSError) as cause:
+        raise RunError(f"{path} is damaged ({str(cause).rstrip('.')}); remove it and embed with --resume.") from None
+    return about.num_rows, [Skipped(name, reason) for name, reason in left_out]
 
 
 def read_shards(shards: Shards) -> tuple[Quantised, list[str], list[str] | None]:

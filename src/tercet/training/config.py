@@ -402,6 +402,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} does not exist.") from None
+    except OSError as cause:
+        raise ConfigError(f"{path} cannot be read: {cause.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{path} is not valid TOML: {cause}.") from None
 
@@ -480,6 +482,13 @@ def _faults(config: Config) -> list[str]:
     if config.mine != MiningOptions() and not batch.mine_every:
         faults.append("rules of mine are given, and nothing is mined without mine_every; give mine_every too")
     faults += misplaced(loss) + _unscheduled(config) + config.curriculum.faults() + _unpaced(config)
+    if data.validation is not None:
+        usual = DataOptions()
+        faults += [
+            f"{name} is {getattr(data, name)!r} and validation is given, so nothing is held out; give one of them"
+            for name in ("holdout", "holdout_by")
+            if getattr(data, name) != getattr(usual, name)
+        ]
     if batch.corruption is not None and batch.views == 1:
         faults.append("corruption does nothing without views; give views too, such as 2")
     if loss.distance == "mahalanobis" and config.custom_loss is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,21 @@ from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.split import hold_out
 from tercet.data.tablefiles import is_frame
-from tercet.errors import DataError
+from tercet.data.wishes import TABLE_SUFFIXES
+from tercet.errors import DataError, InputError
 from tercet.training.batches.views import as_items
 from tercet.training.config import DataOptions
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
 
+OF_TABLES = ("label", "columns", "root", "towers", "categories", "dates", "texts")
+"""The options that name columns of a table, or say where its paths start."""
+
 
 def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
     """Training and validation records, said aloud; part of the source is held out where no validation is given."""
     has_views = request.batch.views > 1
+    refuse_idle(request.source, dataclasses.asdict(request.data))
     records = read_source(request.source, request.data, not has_views or request.data.form == "labels")
     _refuse_scores(records)
     records = as_items(records) if has_views else records
@@ -111,17 +117,30 @@ def kinds_of(records: Records) -> dict[str, Any]:
     return {name: records.features.of(kind) for name, kind in lists.items()}
 
 
+def is_table(source: Any) -> bool:
+    """Whether a source has columns: a table in a file, in shards, or of Python."""
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        return is_streamed(path) or path.suffix.lower() in TABLE_SUFFIXES
+    return is_frame(source) or hasattr(source, "column_names")
+
+
+def refuse_idle(source: Any, given: Mapping[str, Any]) -> None:
+    """Raise InputError where options that say how to read a table are given for a path that is none."""
+    if not isinstance(source, (str, Path)) or not Path(source).exists() or is_table(source):
+        return
+    named = [f"--{name}" for name in OF_TABLES if given.get(name) is not None]
+    named += ["--missing"] if given.get("missing") == "error" else []
+    if named:
+        raise InputError(f"{' and '.join(named)} can only be given for a table; {source} is none.")
+
+
 def read_source(source: Any, options: DataOptions, labelled: bool = True, usual_part: str = "train") -> Records:
     """Read a source with the options of a configuration, as far as they apply to it; `usual_part` as of `read`."""
-    is_table = (
-        is_frame(source)
-        or hasattr(source, "column_names")
-        or (isinstance(source, (str, Path)) and (Path(source).is_file() or is_streamed(Path(source))))
-    )
-    table = options if is_table else DataOptions()
+    table = options if is_table(source) else DataOptions()
     return read(
         source, kind=options.kind, form=options.form, labelled=labelled,
-        label=table.label, columns=table.columns, root=table.root, towers=options.towers, missing=options.missing,
+        label=table.label, columns=table.columns, root=table.root, towers=table.towers, missing=table.missing,
         categories=table.categories, dates=table.dates, texts=table.texts, label_level=options.label_level,
         layout=options.layout, part=options.part, usual_part=usual_part,
     )  # fmt: skip

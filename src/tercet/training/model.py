@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tercet.data.loaders import Loader, make_loader
@@ -85,7 +82,7 @@ class Model:
             RunError: the folder holds no weights yet, or they do not fit.
         """
         weights = read_weights(folder, file)
-        assets = json.loads((folder / "encoder" / "assets.json").read_text(encoding="utf-8"))
+        assets = files.read_json(folder / "encoder" / "assets.json")
         with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
             encoder = _wrapped(options, module) if module is not None else build(options, assets, folder / "encoder")
         try:
@@ -203,16 +200,12 @@ def _wrapped(options: EncoderOptions, module: nn.Module) -> Encoder:
 
 def read_weights(folder: Path, file: str = WEIGHTS_FILE) -> dict[str, Tensor]:
     """The tensors of a run's model.safetensors, or of another file of weights in it."""
-    path = folder / file
-    try:
-        return load_file(path)
-    except FileNotFoundError:
+    if not (folder / file).exists() and not any(folder.glob("checkpoints/step-*")):
         raise RunError(
             f"{folder} holds no {file}: the training stopped before its first checkpoint. "
             f"Go on with: tercet train --resume --out {folder}"
-        ) from None
-    except (SafetensorError, OSError) as cause:
-        raise RunError(f"{path} cannot be read: {cause}.") from None
+        )
+    return files.read_tensors(folder / file)
 
 
 def weights_hash(folder: Path) -> str:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 import tercet
 from tercet.collectives import ALONE, Ranks, local_device
@@ -248,7 +247,7 @@ def _named(config: Config) -> str:
 def _check_same_data(known: np.ndarray, folder: Path) -> None:
     """Resuming on other data would train on what was held out before."""
     stored = folder / "fingerprints.safetensors"
-    if stored.exists() and not np.array_equal(load_file(stored)["train"].numpy(), np.sort(known)):
+    if stored.exists() and not np.array_equal(files.read_tensors(stored)["train"].numpy(), np.sort(known)):
         raise ConfigError(
             f"{folder} cannot be resumed: its training data has changed since. Bring the data back, or start a new run."
         )

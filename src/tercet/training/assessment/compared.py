@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from tercet.data.loaders import make_loader
 from tercet.data.records import Records, Skipped, plural
@@ -192,7 +191,7 @@ def _check_same_items(one: Records, other: Records, first: str, second: str) -> 
 def _check_unseen(runs: Sequence[Compared], records: Records) -> None:
     contents = records.fingerprints()
     for run in runs:
-        known = load_file(run.path / "fingerprints.safetensors")["train"].numpy()
+        known = files.read_tensors(run.path / "fingerprints.safetensors")["train"].numpy()
         rows = np.flatnonzero(np.isin(contents, known))
         if len(rows):
             first = ", ".join(str(records.names[row]) for row in rows[:FIRST_SHOWN])

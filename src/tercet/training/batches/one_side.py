@@ -13,7 +13,7 @@ from tercet.data.wishes import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, check_choice
 from tercet.training.config import DataOptions
-from tercet.training.intake import read_source
+from tercet.training.intake import read_source, refuse_idle
 
 
 def read_side(data: Any, side: str | None, options: TowersOptions, given: Mapping[str, Any]) -> Records:
@@ -35,6 +35,7 @@ def read_side(data: Any, side: str | None, options: TowersOptions, given: Mappin
     for word in given:
         check_choice("option", word, ("kind", "form", "label", "label_level", "columns", "root", "layout", "part"))
     wanted: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    refuse_idle(data, given)
     columns = _columns(data)
     if side is not None:
         number = side_number(options, side)

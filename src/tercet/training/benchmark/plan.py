@@ -14,7 +14,7 @@ from tercet.training.benchmark.classes import Fold, check_labels, check_test, fo
 from tercet.training.benchmark.methods import Method, Tables, make_method
 from tercet.training.benchmark.options import BenchmarkOptions
 from tercet.training.config import DataOptions, LossOptions, field_names
-from tercet.training.intake import own_part, read_source
+from tercet.training.intake import own_part, read_source, refuse_idle
 from tercet.training.request import Request
 from tercet.training.tuning.options import TuningOptions
 from tercet.training.tuning.space import Rung, listed, rungs_of, shown
@@ -117,6 +117,7 @@ def make_plan(request: Request, options: BenchmarkOptions, tables: Tables, test:
 
 def _read(request: Request, options: BenchmarkOptions, test: Any) -> tuple[Records, Records]:
     """What is for training and validation, and the test set."""
+    refuse_idle(request.source, dataclasses.asdict(request.data))
     records = read_source(request.source, request.data)
     given = options.test if test is None else test
     held_back = own_part(request, "test") if given is None else _read_test(given, request)

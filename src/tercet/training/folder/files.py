@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tercet.errors import StorageError
+from tercet.errors import RunError, StorageError
+
+_BRING_BACK = "Bring the file back from a copy of the run, or train anew."
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -74,6 +76,34 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         save_file(named, temporary, metadata=metadata)
 
     write_with(path, write)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing, which belongs to the run. {_BRING_BACK}") from None
+    except (OSError, ValueError) as cause:
+        raise RunError(f"{path} cannot be read: {cause}. {_BRING_BACK}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What `write_tensors` wrote.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing, which belongs to the run. {_BRING_BACK}") from None
+    except (OSError, SafetensorError) as cause:
+        raise RunError(f"{path} cannot be read: {cause}. {_BRING_BACK}") from None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,19 @@ NAME_OF_CALIBRATION = "calibration"  # of the figures of a threshold that was ca
 def read_class_sizes(folder: Path) -> dict[str, int]:
     """How many items of each class a run was trained on; nothing for data without labels, or where it is not known."""
     path = folder / CLASSES_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return files.read_json(path) if path.exists() else {}
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The contents of metrics.json; empty before the first evaluation."""
     path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return files.read_json(path) if path.exists() else {}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """What was trained on what; empty of a run whose training has not ended."""
     path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return files.read_json(path) if path.exists() else {}
 
 
 def write_assessment(folder: Path, name: str, assessment: Assessment, records: Records, duplicates: int) -> None:

@@ -15,7 +15,7 @@ from tercet.distances import Distance
 from tercet.errors import InputError
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
-from tercet.training.config import Config
+from tercet.training.config import BatchOptions, Config
 from tercet.training.model import EMBED_BATCH, Model, Readable
 from tercet.training.objective.loss import Loss
 from tercet.training.objective.loss_state import START_FILE, state_of, unlike_its_settings
@@ -33,6 +33,7 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     state_of(loss)
     if train.forged is not None:
         _check_no_forgeries(loss, config)
+    _check_batch(config.batch, train)
     if config.batch.memory:
         _check_remembers(loss, train)
     if train.labels is None:
@@ -61,6 +62,19 @@ def _check_no_forgeries(loss: Loss, config: Config) -> None:
         if is_set:
             raise InputError(
                 f"{name} is set, which takes all items of a class as alike, and the data marks forgeries. Leave it out."
+            )
+
+
+def _check_batch(batch: BatchOptions, records: Records) -> None:
+    """Raise InputError where an option is set that says nothing of batches of this form."""
+    usual, of_labels = BatchOptions(), records.form == "labels"
+    idle = ("rows_per_batch",) if of_labels else ("classes_per_batch", "samples_per_class", "singletons")
+    for name in idle:
+        if getattr(batch, name) != getattr(usual, name):
+            instead = "classes_per_batch and samples_per_class say" if of_labels else "rows_per_batch says"
+            raise InputError(
+                f"{name} is {getattr(batch, name)!r}, and the data holds {records.form.replace('-', ' ')}, of which "
+                f"{instead} what a batch holds. Leave it out."
             )
 
 
