@@ -422,10 +422,8 @@ class Run:
         """All pairs of data, and how much data that is."""
         records = self.read(data, **options)
         if records.form in ("items", "scored-pairs"):
-            raise DataError(
-                f"{records.source} has no labels, pairs or triplets to calibrate with; it holds "
-                f"{records.form.replace('-', ' ')}."
-            )
+            scores = "" if records.form == "items" else ", but scores of pairs"
+            raise DataError(f"{records.source} has no labels, pairs or triplets to calibrate with{scores}.")
         readable = read_all(self.model.options, records, reporter, "given")
         vectors = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
         return pairs_of(vectors, readable.records, self.distance), readable.records.count()
@@ -518,9 +516,9 @@ class Run:
                 threshold, probability, trained, of_folds, margin, dataclasses.replace(searched, progress=advance)
             )
             found = assess(rows, readable.records, self.distance, asked)
-        found = with_dimensions(found, rows, readable.records, self.distance, self.config)
+        found = with_dimensions(found, rows, readable.records, self.distance, self.config, asked)
         if clustering:
-            clustered = with_clusters(found.evaluation, rows, readable.records.labels, self.distance)
+            clustered = with_clusters(found.evaluation, *_genuine(rows, readable.records), self.distance)
             found = dataclasses.replace(found, evaluation=clustered)
         if by_class is not None:
             files.write_text(Path(by_class), class_table(found.evaluation))
@@ -894,6 +892,13 @@ def _groups(data: Any, given: Any, wanted: Wanted, records: Records, left: Reada
     """The groups of what could be read: as they are given, or from a column, or by a pattern."""
     groups = given if given is not None else groups_of(data, records, wanted.group, wanted.group_from)
     return kept_groups(groups, records, left.records)
+
+
+def _genuine(vectors: np.ndarray, records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings and labels of the items that are no forgeries: these are in no class."""
+    assert records.labels is not None
+    kept = np.arange(len(records)) if records.forged is None else np.flatnonzero(~records.forged)
+    return vectors[kept], records.labels[kept]
 
 
 def _folds(data: Any, folds: int | str | Sequence[Any], asked: Records, records: Records) -> Any:

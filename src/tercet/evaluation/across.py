@@ -104,7 +104,8 @@ def pairs_across(
 ) -> Pairs:
     """Every pair of a left and a right item, same where their labels are; of more than `max_pairs`, a drawn part.
 
-    All pairs that are the same are kept, as far as half of `max_pairs` goes.
+    Intervals are over labels: an item is in as many pairs as the other side has items, and these tell little more than
+    one. All pairs that are the same are kept, as far as half of `max_pairs` goes.
     """
     left, right = (np.flatnonzero(sides == side) for side in (0, 1))
     total = len(left) * len(right)
@@ -119,7 +120,10 @@ def pairs_across(
         keep = np.sort(generator.permutation(len(different))[: max_pairs - len(same)])
         tuples = np.concatenate([same, different[keep]])
     alike = labels[tuples[:, 0]] == labels[tuples[:, 1]]
-    found = given_pairs(embeddings, tuples, alike, distance)
+    found = dataclasses.replace(
+        given_pairs(embeddings, tuples, alike, distance),
+        left_unit=labels[tuples[:, 0]], right_unit=labels[tuples[:, 1]], unit="class",
+    )  # fmt: skip
     if total <= max_pairs:
         return found
     n_same = len(_same_pairs(labels, left, right))

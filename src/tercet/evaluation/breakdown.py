@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tercet.evaluation.relevance import NONE
 from tercet.evaluation.retrieval import Retrieval
 from tercet.neighbors.lists import Array
 
@@ -17,10 +18,11 @@ def by_class(found: Retrieval) -> list[dict[str, Any]]:
 
     Each is {"class", "items", "queries", "recall_at_1", "map_at_r"}: items are those of the data that was evaluated,
     queries those to which something is relevant, and figures their means; None without queries, or where they were
-    not to be had. Items of several labels are put together by the whole set of them.
+    not to be had. Items of several labels are put together by the whole set of them; those of none, and junk, are in
+    no row.
     """
     known = found.relevance
-    return _table("class", known.classes, known.names, found)
+    return _table("class", np.where(known.labelled, known.classes, NONE), known.names, found)
 
 
 def by_group(found: Retrieval) -> list[dict[str, Any]]:

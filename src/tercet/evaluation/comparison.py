@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tercet.evaluation.classes import class_codes
 from tercet.evaluation.contributions import Contributions
 from tercet.evaluation.intervals import FEWEST_UNITS, LEVEL, SHARED, Interval, interval_of, mean_contributions
 from tercet.evaluation.operating import pair_contributions
@@ -106,14 +107,20 @@ class Difference:
         )
 
 
-def measure_labelled(embeddings: np.ndarray, labels: np.ndarray, distance: Any, seed: int = 0) -> Measured:
+def measure_labelled(
+    embeddings: np.ndarray, labels: np.ndarray, distance: Any, seed: int = 0, units: np.ndarray | None = None
+) -> Measured:
     """Retrieval, leave one out, and verification of all pairs (or a seeded sample, the same for every run).
+
+    What each class contributes to verification is taken from the pairs that `all_pairs` lists, also where it counts
+    more of them.
 
     Args:
         embeddings: of shape (N, D).
         labels: (N,).
         distance: any distance of `tercet.distances`.
         seed: of samples.
+        units: what is held to account for an item where that is no label: of a forgery its writer, (N,).
     """
     pairs = all_pairs(embeddings, labels, distance, seed=seed)
     figures = dict(_of_pairs(pairs))
@@ -124,7 +131,14 @@ def measure_labelled(embeddings: np.ndarray, labels: np.ndarray, distance: Any, 
             if name in OF_RETRIEVAL:
                 own = mean_contributions(name, values, found.query_classes, rivals)
                 figures[name] = (float(values.mean()), own)
-    return Measured(figures, len(np.unique(labels)), "class")
+    if units is not None:
+        owner = np.zeros(len(labels), dtype=np.int64)
+        owner[class_codes(labels, len(labels))] = class_codes(units, len(units))
+        figures = {
+            name: (value, replace(own, left=owner[own.left], right=owner[own.right]))
+            for name, (value, own) in figures.items()
+        }
+    return Measured(figures, len(np.unique(labels if units is None else units)), "class")
 
 
 def measure_tuples(embeddings: np.ndarray, tuples: np.ndarray, similar: Any, distance: Any) -> Measured:
@@ -190,7 +204,9 @@ def _of_pairs(pairs: Pairs) -> Mapping[str, tuple[float, Contributions]]:
     if pairs.same.all() or not pairs.same.any():
         return {}
     ordered = pairs.part(np.argsort(pairs.distance, kind="stable"))
-    return {name: found for name, found in pair_contributions(ordered).items() if name in OF_PAIRS}
+    contributions = pair_contributions(ordered)
+    figures = {"auc": pairs.curve.auc(), "eer": pairs.curve.eer()}  # of all pairs, where more were counted than listed
+    return {name: (figures[name], contributions[name][1]) for name in OF_PAIRS}
 
 
 def _difference(metric: str, one: str, first: Sequence[Measured], other: str, second: Sequence[Measured]) -> Difference:

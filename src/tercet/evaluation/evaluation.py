@@ -146,8 +146,8 @@ def evaluate_embeddings(
     rivals = rivals_of(found, embeddings, gallery, distance, seed=seed) if intervals else None
     thirds = _thirds(found, class_sizes, rivals) if intervals else Thirds()
     ends = mean_intervals(found.figures(), found.query_classes, rivals=rivals) if intervals else {}
-    measured = intervals and gallery is None and found.relevance.has_one_label
-    shape = geometry(embeddings, labels, seed) if measured else Geometry({})
+    known = found.relevance
+    shape = geometry(embeddings, known.classes, seed) if intervals and known.is_partition else Geometry({})
     of_queries = Evaluation(
         metrics=metrics | thirds.metrics | shape.metrics | _retrieval_counts(found),
         missing=missing | shape.missing,
@@ -161,10 +161,10 @@ def evaluate_embeddings(
         | ({"exclude": exclude} if exclude else {})
         | ({"approximate": True} if approximate else {}),
     )
-    if pairs is None and found.relevance.has_one_label and gallery is None:
-        pairs = all_pairs(embeddings, labels, distance, max_pairs, seed)
+    if pairs is None and known.is_partition:
+        pairs = all_pairs(embeddings, known.classes, distance, max_pairs, seed)
     elif pairs is None:
-        pairs = gallery_pairs(embeddings, gallery, found.relevance, distance, max_pairs or MOST_LISTED, seed)
+        pairs = gallery_pairs(embeddings, gallery, known, distance, max_pairs or MOST_LISTED, seed)
     return with_verification(of_queries, pairs, threshold, seed, intervals, probability)
 
 
@@ -273,16 +273,16 @@ def _judged(pairs: Pairs, probability: Probability | None) -> tuple[Metrics, lis
 
 def _told(ends: dict[str, tuple[float, float]], pairs: Pairs) -> dict[str, tuple[float, float]]:
     """The intervals but for a FAR that is too small for the part of the pairs that was looked at."""
-    if len(pairs.same) <= MOST_PAIRS:
-        return ends
-    too_small = {tar_name(rate) for rate in FARS if not resolves(MOST_PAIRS // 2, rate)}
+    n_different = int((~pairs.same).sum())
+    looked_at = n_different if len(pairs.same) <= MOST_PAIRS else min(n_different, MOST_PAIRS // 2)
+    too_small = {tar_name(rate) for rate in FARS if not resolves(looked_at, rate)}
     return {name: pair for name, pair in ends.items() if name not in too_small}
 
 
 def _thirds(found: Retrieval, class_sizes: np.ndarray | None, rivals: Rivals | None) -> Thirds:
     if class_sizes is not None:
         return by_thirds(found, class_sizes[found.query_rows], "the training data", rivals)
-    counted = np.bincount(found.query_classes) if len(found.query_classes) else np.zeros(0, dtype=np.int64)
+    counted = np.bincount(found.relevance.classes, minlength=1)
     return by_thirds(found, counted[found.query_classes], "the evaluated data", rivals)
 
 
@@ -304,7 +304,7 @@ def _retrieval_counts(found: Retrieval) -> Metrics:
     known = found.relevance
     counts: Metrics = {
         "n_items": len(known.classes),
-        "n_classes": len(np.unique(known.classes)),
+        "n_classes": len(np.unique(known.classes[known.labelled])),
         "n_queries": len(found.query_rows),
     }
     return counts | ({"n_gallery_items": found.n_candidates} if known.has_gallery else {})
@@ -391,8 +391,18 @@ def _thinned(roc: Roc | None) -> dict[str, list[Any]]:
 def _histogram(pairs: Pairs) -> dict[str, list[Any]]:
     if not len(pairs.distance):
         return {}
-    edges = np.histogram_bin_edges(pairs.distance.astype(np.float64), HISTOGRAM_BINS)
+    edges = _edges(pairs.distance.astype(np.float64))
     same, different = (
         np.histogram(pairs.distance[kind].astype(np.float64), edges)[0].tolist() for kind in (pairs.same, ~pairs.same)
     )
     return {"edges": edges.tolist(), "same": same, "different": different}
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Equal bins from the least value to the greatest; of values that are all but equal, a little beyond them."""
+    low, high = float(values.min()), float(values.max())
+    edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
+    if (np.diff(edges) > 0).all():
+        return edges
+    reach = max(0.5, HISTOGRAM_BINS * float(np.spacing(high)))
+    return np.linspace(low - reach, high + reach, HISTOGRAM_BINS + 1)

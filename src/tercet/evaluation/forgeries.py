@@ -51,7 +51,7 @@ def evaluate_forgeries(
         figures: dict[str, float | None] = {
             f"{kind}_eer": _eer(genuine, impostor),
             f"{kind}_eer_by_writer": _mean_eer(genuine, writers[same[0]], impostor, writers[left]),
-            f"{kind}_far": float((impostor <= threshold).mean()) if threshold is not None and len(impostor) else None,
+            f"{kind}_far": _accepted(impostor, threshold),
         }
         why = "no threshold was calibrated" if len(impostor) and len(genuine) else f"no {kind} and genuine pairs"
         missing |= {name: why for name, value in figures.items() if value is None}
@@ -84,6 +84,13 @@ def _of_others(writers: np.ndarray, genuine: np.ndarray) -> tuple[np.ndarray, np
         right = np.random.default_rng(0).choice(genuine, len(left))
     apart = writers[left] != writers[right]
     return left[apart], right[apart]
+
+
+def _accepted(impostor: np.ndarray, threshold: float | None) -> float | None:
+    """The share of them within the threshold, which lies between two distances as float64 tells them apart."""
+    if threshold is None or not len(impostor):
+        return None
+    return float((impostor.astype(np.float64) <= threshold).mean())
 
 
 def _eer(genuine: np.ndarray, impostor: np.ndarray) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,11 @@ def gallery_pairs(
         raise InputError(f"max_pairs must be at least 2; given {max_pairs}.")
     rows = as_vectors(embeddings, "embeddings")
     others = rows if gallery is None else as_vectors(gallery, "gallery")
-    alone, n_queries, n_others = gallery is None, len(rows), len(known.gallery_classes)
+    alone, n_others = gallery is None, len(known.gallery_classes)
+    kept = np.arange(n_others) if known.kept is None else known.kept
+    own = kept if alone else np.arange(len(rows))
+    known = replace(known, labels=known.labels[own], classes=known.classes[own])
+    n_queries = len(own)
     rng = np.random.default_rng(seed)
     n_same = sum(len(left) for left, _ in _same_pairs(known, alone))
     n_all = n_queries * (n_queries - 1) // 2 if alone else n_queries * n_others
@@ -52,15 +57,14 @@ def gallery_pairs(
     same = _taken(_same_pairs(known, alone), np.sort(rng.choice(n_same, take_same, replace=False)))
     different = _different_pairs(known, alone, n_queries, n_others, take_different, n_different, rng)
     left, right = (np.concatenate(sides) for sides in zip(same, different, strict=True))
-    kept = np.arange(n_others) if known.kept is None else known.kept
     if not alone:
         rows, others = check_same_space(rows, others)
         rows = torch.cat([rows, others])
-    shown = right if alone else n_queries + kept[right]
+    shown = kept[right] + (0 if alone else n_queries)
     return Pairs(
-        distance=pair_distances(rows, left, shown, distance),
+        distance=pair_distances(rows, own[left], shown, distance),
         same=np.arange(len(left)) < take_same,
-        left=left,
+        left=own[left],
         right=shown,
         left_unit=known.classes[left],
         right_unit=known.gallery_classes[right],

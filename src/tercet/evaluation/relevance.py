@@ -102,6 +102,16 @@ class Relevance:
         return self.labels.shape[1] == 1
 
     @property
+    def labelled(self) -> Array:
+        """Which queries have a label, and are no junk, (Q,) bool."""
+        return (self.labels != NONE).any(axis=1)
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether each item has one label, no more and no less, and no other items are searched."""
+        return not self.has_gallery and self.has_one_label and bool(self.labelled.all())
+
+    @property
     def is_plain(self) -> bool:
         """Whether each item has one label and is searched for among all the others."""
         return not self.has_gallery and self.exclude is None and self.has_one_label
@@ -290,7 +300,7 @@ def _without_junk(codes: Array, names: list[Any]) -> Array | None:
 
 def _classes(codes: Array, of_gallery: Array, names: list[Any]) -> tuple[Array, Array, list[Any]]:
     """A code for each distinct set of labels, of queries and of the gallery, and its name."""
-    if codes.shape[1] == 1:
+    if codes.shape[1] == 1 and not (codes == NONE).any() and not (of_gallery == NONE).any():
         return codes[:, 0], of_gallery[:, 0], names
     both = np.concatenate([codes, of_gallery])
     _, first, inverse = np.unique(np.sort(both, axis=1), axis=0, return_index=True, return_inverse=True)

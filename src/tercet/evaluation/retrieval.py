@@ -209,7 +209,7 @@ def _approximate(
             ranks = _ranks_found(distances.numpy(), indices.numpy(), relevant, left_out)
             found.put(part, queries, plan.asked, figures_of(ranks, ks, ()))
         plan.report(part)
-    recall = _search_recall(index, rows[torch.from_numpy(plan.asked)], others, ks[-1], metric, plan.seed)
+    recall = _search_recall(index, rows, others, ks[-1], metric, plan)
     return *found.kept(plan.asked), recall
 
 
@@ -264,14 +264,21 @@ def _ranks_found(distances: Array, indices: Array, relevant: Lists, left_out: Li
 
 
 def _search_recall(
-    index: ApproximateNeighbors, queries: torch.Tensor, others: torch.Tensor, k: int, metric: Distance, seed: int
+    index: ApproximateNeighbors, rows: torch.Tensor, others: torch.Tensor, k: int, metric: Distance, plan: _Plan
 ) -> float:
-    """Share of the exact k nearest that the index finds, over a seeded sample of the queries."""
-    rng = np.random.default_rng(seed)
-    sample = np.sort(rng.choice(len(queries), min(QUERIES_SEARCHED_AGAIN, len(queries)), replace=False))
-    chosen = queries[torch.from_numpy(sample)]
-    exact, found = nearest(chosen, others.cpu(), k, metric)[1], index.search(chosen, k)[1]
-    return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact.numpy(), found.numpy(), strict=True)]))
+    """Share of the exact k nearest that the index finds, over a seeded sample of the queries.
+
+    A query that is itself searched is not counted among its nearest: it is always found.
+    """
+    rng = np.random.default_rng(plan.seed)
+    sample = np.sort(rng.choice(len(plan.asked), min(QUERIES_SEARCHED_AGAIN, len(plan.asked)), replace=False))
+    asked = plan.asked[sample]
+    chosen, own = rows[torch.from_numpy(asked)], None if plan.known.own is None else plan.known.own[asked]
+    exact = nearest(chosen, others.cpu(), k, metric, exclude_self=own is not None, query_rows=own)[1].numpy()
+    found = index.search(chosen, k if own is None else k + 1)[1].numpy()
+    if own is not None:
+        found = np.where(found == own[:, None], -1, found)
+    return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
 
 
 def _tiles(reach: Array, most_rows: int) -> list[slice]:

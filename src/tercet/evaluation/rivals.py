@@ -100,6 +100,8 @@ def rivals_of(
         others = as_vectors(others, "gallery")[torch.from_numpy(known.kept)]
     rows = found.query_rows
     relevant = [known.of(rows[part])[0].lengths for part in blocks(len(rows), EDGES_AT_A_TIME)]
+    if known.own is not None:  # searched for among themselves, without junk: by their rows there
+        embeddings, rows = others, known.own[rows]
     return rivals_among(
         embeddings, rows, found.query_classes, np.concatenate([*relevant, rows[:0]]), others, known.gallery_classes,
         found.figures(), distance, leave_out=gallery is None, excluded=_exclusion(known), seed=seed,
@@ -112,13 +114,15 @@ def _exclusion(known: Relevance) -> Callable[[np.ndarray, np.ndarray], np.ndarra
         return None
     assert known.groups is not None
     assert known.gallery_groups is not None
-    groups, of_gallery = known.groups[:, 0], known.gallery_groups
+    of_gallery, gallery_classes = known.gallery_groups, known.gallery_classes
+    is_own = known.own is not None  # queries are then rows of the gallery
+    groups, classes = (of_gallery, gallery_classes) if is_own else (known.groups[:, 0], known.classes)
 
     def excluded(queries: np.ndarray, near: np.ndarray) -> np.ndarray:
         own = groups[queries][:, None]
         gone = (of_gallery[near] == own) & (own != NONE)
         if known.exclude == "group-and-label":
-            gone &= known.gallery_classes[near] == known.classes[queries][:, None]
+            gone &= gallery_classes[near] == classes[queries][:, None]
         return gone
 
     return excluded
@@ -163,10 +167,13 @@ def rivals_among(
     for part in blocks(count, QUERY_TILE_ROWS):
         chosen = drawn[part]
         at = torch.from_numpy(rows[chosen]).to(queries.device)
-        near = nearest(queries[at], gallery, depth, distance, leave_out, query_rows=at if leave_out else None)[1]
-        ranked = codes[near.cpu().numpy()]
+        found_near = nearest(queries[at], gallery, depth, distance, leave_out, query_rows=at if leave_out else None)
+        far, near = (one.cpu().numpy() for one in found_near)
+        is_own = codes[near] == own[chosen, None]  # of equal distances the wrong item is nearer, as in the figures
+        near = np.take_along_axis(near, np.lexsort((is_own, far)), 1)
+        ranked = codes[near]
         if excluded is not None:
-            ranked = _without(ranked, excluded(rows[chosen], near.cpu().numpy()))
+            ranked = _without(ranked, excluded(rows[chosen], near))
         found.append(_edges(ranked, chosen, own[chosen], relevant[chosen], front, named))
     query, own_of, rival = (np.concatenate([one[part] for one in found]) for part in range(3))
     gain = {name: np.concatenate([one[3][name] for one in found]) for name in named}

@@ -20,7 +20,7 @@ from tercet.data.samplers import MinedBatches
 from tercet.errors import TrainingError
 from tercet.kernels import Plan
 from tercet.neighbors.vectors import LARGEST
-from tercet.training.assessment.assessment import evaluate_vectors
+from tercet.training.assessment.assessment import MOST_PAIRS_WHILE_TRAINING, evaluate_vectors
 from tercet.training.assessment.selection import better
 from tercet.training.batches.curriculum import Learned, kept_scores, paced_batches
 from tercet.training.batches.feed import Fed, Feed
@@ -269,7 +269,9 @@ class Training:
     def _measured(self, vectors: np.ndarray) -> dict[str, float | None]:
         """The figures of the validation data."""
         distance = make_distance(self.config.loss, state_of(self.loss))
-        metrics = evaluate_vectors(vectors, self.held.records, distance, intervals=False).metrics
+        metrics = evaluate_vectors(
+            vectors, self.held.records, distance, intervals=False, max_pairs=MOST_PAIRS_WHILE_TRAINING
+        ).metrics
         if self.selection == "loss":
             return {**metrics, "loss": whole_loss(self.held.records, self.loss, vectors)}
         return metrics

@@ -114,9 +114,10 @@ USUAL = Asked()
 
 
 def evaluate_vectors(
-    vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL, *, intervals: bool = True
-) -> Evaluation:
-    """The evaluation that the records' form asks for, of embeddings of shape (N, D)."""
+    vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL, *, intervals: bool = True,
+    max_pairs: int | None = None,
+) -> Evaluation:  # fmt: skip
+    """The evaluation that the records' form asks for, of embeddings of shape (N, D); of more pairs, of a sample."""
     if asked.folds is not None and records.form != "marked-pairs":
         raise InputError(
             f"folds belong to pairs that are marked as the same or not; {records.source} holds "
@@ -129,9 +130,7 @@ def evaluate_vectors(
         _check_no_search(records, searched)
         settings["ks"] = searched.ks
         sides = _sides_of(records)
-        pairs = asked.pairs or pairs_across(
-            vectors, labels_of(records), sides, distance, _most_pairs(intervals) or MOST_LISTED
-        )
+        pairs = asked.pairs or pairs_across(vectors, labels_of(records), sides, distance, max_pairs or MOST_LISTED)
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
     if records.form in ("labels", "pairs"):
@@ -140,8 +139,11 @@ def evaluate_vectors(
         if records.labels is None:
             _check_no_gallery(records, searched)
         labels = labels_of(records) if records.labels is None else written_labels(records)
+        known = asked.pairs
+        if records.forged is not None and known is None and searched.gallery is None:
+            known = _labelled_pairs(vectors, records, distance, max_pairs)
         found = evaluate_embeddings(
-            vectors, labels, max_pairs=_most_pairs(intervals), pairs=asked.pairs, **settings, **searched.settings()
+            vectors, labels, max_pairs=max_pairs, pairs=known, **settings, **searched.settings()
         )
         if records.forged is not None and intervals:
             found = _with_forgeries(found, vectors, records, settings)
@@ -178,7 +180,8 @@ def _with_forgeries(
         vectors, records.labels, records.forged, settings["distance"], settings["threshold"]
     )
     metrics["n_classes"] = metrics["n_writers"]  # not also each forgery, which is alone in a class of its own
-    return replace(found, metrics={**found.metrics, **metrics}, missing={**found.missing, **missing})
+    classes = [row for row in found.classes if row["class"] in records.classes]
+    return replace(found, metrics={**found.metrics, **metrics}, missing={**found.missing, **missing}, classes=classes)
 
 
 def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
@@ -186,17 +189,21 @@ def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
     if records.kind == SIDES:
         return pairs_across(vectors, labels_of(records), _sides_of(records), distance)
     if records.form in ("labels", "pairs"):
-        return all_pairs(vectors, labels_of(records), distance)
+        return _labelled_pairs(vectors, records, distance, None)
     assert records.tuples is not None
     return given_pairs(vectors, records.tuples, records.similar, distance)
 
 
+def _labelled_pairs(vectors: np.ndarray, records: Records, distance: Any, max_pairs: int | None) -> Pairs:
+    """All pairs; intervals are over writers, to whom their forgeries belong, though these are the same as nothing."""
+    found = all_pairs(vectors, labels_of(records), distance, max_pairs)
+    if records.labels is None or records.forged is None:
+        return found
+    return replace(found, left_unit=records.labels[found.left], right_unit=records.labels[found.right])
+
+
 def _sides_of(records: Records) -> np.ndarray:
     return np.array([item.side for item in records.items])
-
-
-def _most_pairs(intervals: bool) -> int | None:
-    return None if intervals else MOST_PAIRS_WHILE_TRAINING
 
 
 def assess(vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL) -> Assessment:

@@ -206,7 +206,8 @@ def _measure(run: Compared, records: Records, reporter: Reporter) -> Measured:
     loader.check()
     vectors = run.model.encode(loader, np.arange(len(records)), reporter, f"embedding with {run.name}")
     if records.form in ("labels", "pairs"):
-        return measure_labelled(vectors, labels_of(records), run.distance)
+        writers = None if records.forged is None else records.labels
+        return measure_labelled(vectors, labels_of(records), run.distance, units=writers)
     assert records.tuples is not None
     return measure_tuples(vectors, records.tuples, records.similar, run.distance)
 

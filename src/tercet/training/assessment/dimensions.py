@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tercet.data.records import Records
-from tercet.training.assessment.assessment import Assessment, evaluate_vectors
+from tercet.training.assessment.assessment import USUAL, Asked, Assessment, evaluate_vectors
 from tercet.training.config import Config
 from tercet.training.model import first_numbers
 
@@ -16,14 +16,21 @@ KEPT = ("recall_at_1", "map_at_r", "auc", "eer", "triplet_accuracy")
 
 
 def with_dimensions(
-    assessment: Assessment, vectors: np.ndarray, records: Records, distance: Any, config: Config
+    assessment: Assessment, vectors: np.ndarray, records: Records, distance: Any, config: Config, asked: Asked = USUAL
 ) -> Assessment:
-    """The assessment with figures of each prefix that is shorter than the vectors, (N, D), as dim_96.recall_at_1."""
+    """The assessment with figures of each prefix that is shorter than the vectors, (N, D), as dim_96.recall_at_1.
+
+    All of them are searched for as the whole embeddings were, in the same gallery and without what was left out there.
+    """
     lengths = sorted(length for length in config.training.matryoshka if length < vectors.shape[1])
     found: dict[str, Any] = {}
     for length in lengths:
         short = first_numbers(vectors, length, config.encoder.normalize)
-        metrics = evaluate_vectors(short, records, distance, intervals=False).metrics
+        gallery = asked.searched.gallery_vectors
+        if gallery is not None:
+            gallery = first_numbers(gallery, length, config.encoder.normalize)
+        searched = dataclasses.replace(asked.searched, gallery_vectors=gallery, progress=None)
+        metrics = evaluate_vectors(short, records, distance, Asked(searched=searched), intervals=False).metrics
         found |= {f"dim_{length}.{name}": metrics[name] for name in KEPT if metrics.get(name) is not None}
     if not found:
         return assessment
