@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels that the icons of 48 are scaled to")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--classes", type=int, default=16, help="in a batch, of 4 icons each")
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     icons = Icons(given.icons, 48, n_train=10**6)

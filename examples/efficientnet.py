@@ -31,14 +31,6 @@ class Lite0(nn.Module):
             scaled = F.interpolate(scaled, size=(self.side, self.side), mode="bilinear", antialias=True)
         return self.network(scaled)
 
-    def train(self, mode: bool = True) -> "Lite0":
-        """Train, but for the means of the batch normalisation, which stay those of the pretraining."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
 
 def lite0(dim: int | None = 256, side: int | None = None) -> nn.Module:
     """The network; images are scaled to `side` pixels where it is given, or taken as they come."""

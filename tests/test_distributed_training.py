@@ -42,6 +42,7 @@ from tercet.training.step.shared import average_gradients, told, warning_of_shar
 
 STEPS = 20
 SETTINGS = {"steps": STEPS, "evaluate_every": 10, "classes_per_batch": 4, "samples_per_class": 3, "margin": 1.0}
+NO_CLASSES = {"classes_per_batch": None, "samples_per_class": None}
 WITHIN_SECONDS = 60  # of the end of one rank, all have ended
 pytestmark = pytest.mark.slow
 
@@ -186,13 +187,13 @@ def memory_of_a_slow_copy(folder, ranks):
 
 @case
 def triplets(folder, ranks):
-    return {"source": str(folder / "triplets.csv"), "rows_per_batch": 7}
+    return {"source": str(folder / "triplets.csv"), "rows_per_batch": 7, **NO_CLASSES}
 
 
 @case
 def pairs_fewer_than_ranks(folder, ranks):
     """Batches of two rows, and of one where they do not come out even: two items."""
-    return {"source": str(folder / "marked.csv"), "rows_per_batch": 2, "margin": None, "holdout": 0.3}
+    return {"source": str(folder / "marked.csv"), "rows_per_batch": 2, "margin": None, "holdout": 0.3, **NO_CLASSES}
 
 
 WITH_THREE = ("augmented_images", "dropout_in_chunks", "pairs_fewer_than_ranks", "memory_of_a_slow_copy")

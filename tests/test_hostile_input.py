@@ -198,7 +198,8 @@ def test_a_run_refuses_them_too(command, image_run, unseen_images, command_words
 def test_a_gallery_may_be_a_folder_where_the_queries_are_a_table(command, image_run, unseen_images, tmp_path):
     rows = [f"{path},{path.parent.name}" for path in sorted(unseen_images.rglob("*.png"))]
     (tmp_path / "queries.csv").write_text("\n".join(["file,who", *rows]) + "\n")
-    words = ("evaluate", image_run, "--data", tmp_path / "queries.csv", "--gallery", unseen_images, "--label", "who")
+    run = shutil.copytree(image_run, tmp_path / "run")
+    words = ("evaluate", run, "--data", tmp_path / "queries.csv", "--gallery", unseen_images, "--label", "who")
     assert command(*words, "--columns", "file").code == 0
 
 
@@ -224,7 +225,7 @@ def test_scores_calibrate_nothing(command, texts_run, tmp_path):
     (tmp_path / "scored.csv").write_text("\n".join(["left,right,score", *rows]) + "\n")
     done = command("calibrate", texts_run, "--data", tmp_path / "scored.csv")
     assert done.code == 2
-    assert "scored.csv has no labels, pairs or triplets to calibrate with; it holds scored pairs." in done.err
+    assert "scored.csv has no labels, pairs or triplets to calibrate with, but scores of pairs." in done.err
 
 
 def test_a_full_disk_behind_the_output_is_no_fault_of_ours(command, monkeypatch):

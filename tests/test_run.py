@@ -135,6 +135,7 @@ def test_refusals(image_run, images, tmp_path):
 def test_a_run_without_weights_says_how_to_go_on(image_run, tmp_path):
     copy = shutil.copytree(image_run, tmp_path / "run")
     (copy / "model.safetensors").unlink()
+    shutil.rmtree(copy / "checkpoints")
     with pytest.raises(RunError) as raised:
         tercet.load(copy)
     assert str(raised.value) == (

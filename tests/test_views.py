@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import tercet
-from conftest import QUICK_FLAGS, digest, killed_at, text_of, write_images
+from conftest import digest, killed_at, text_of, write_images
 from tercet.data import read
 from tercet.data.corruption import corrupt
 from tercet.data.items import ItemBatches
@@ -29,6 +29,7 @@ from tercet.training.model import Model, read_all
 from tercet.training.reporter import Reporter
 from tercet.training.step.bank import Memory
 
+QUICK_FLAGS = ["--steps", "6", "--rows-per-batch", "12", "--evaluate-every", "3", "--views", "2"]
 QUICK = {"steps": 6, "rows_per_batch": 12, "evaluate_every": 3, "views": 2, "loss": "infonce"}
 
 
@@ -529,7 +530,7 @@ def test_from_the_command_line(loose_images, tmp_path, command):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(loose_images, tmp_path, command):
-    flags = [*QUICK_FLAGS, "--views", "2", "--loss", "infonce", "--rows-per-batch", "12", "--memory", "16"]
+    flags = [*QUICK_FLAGS, "--loss", "infonce", "--memory", "16"]
     whole, part = tmp_path / "whole", tmp_path / "part"
     words = ["train", str(loose_images), *flags, "--out"]
     assert command(*words, whole).code == 0

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tercet.collectives import Ranks, joined, local_device
-from tercet.data.groups import read_column, read_groups
+from tercet.data.groups import read_groups
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
 from tercet.data.sides import SIDES
@@ -24,16 +24,14 @@ from tercet.distances import Distance, Mahalanobis
 from tercet.doctor import Diagnosis
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, RunError, check_choice, suggest
-from tercet.evaluation import Evaluation, Pairs, errors_at, in_order
-from tercet.evaluation.clustering import with_clusters
+from tercet.evaluation import Evaluation, Pairs, errors_at
 from tercet.evaluation.probability import at_prior
 from tercet.index import Index
 from tercet.index.embedding import Embedding, embed_to_shards
 from tercet.index.shards import open_shards, write_shards
 from tercet.mining.options import MiningOptions
-from tercet.neighbors.quantised import VECTORS, quantised
-from tercet.training.assessment.assessment import Asked, assess, assess_raw, check_extras, pairs_of
-from tercet.training.assessment.baseline import has_raw
+from tercet.neighbors.quantised import VECTORS
+from tercet.training.assessment.assessment import Asked, pairs_of
 from tercet.training.assessment.calibration import (
     Calibration,
     calibrated,
@@ -42,8 +40,8 @@ from tercet.training.assessment.calibration import (
     restore_calibration,
 )
 from tercet.training.assessment.compared import Compared, Comparison, compare_runs, group_runs
-from tercet.training.assessment.dimensions import with_dimensions
-from tercet.training.assessment.searched import Searched, class_table, groups_of, kept_groups, kept_rows
+from tercet.training.assessment.examination import Examination, check_examined
+from tercet.training.assessment.searched import Searched, class_table
 from tercet.training.assessment.targets import parse_target
 from tercet.training.assessment.verdicts import Verdict, Verdicts, names_of
 from tercet.training.assessment.wanted import Wanted
@@ -62,14 +60,12 @@ from tercet.training.folder.metrics import (
     NAME_OF_CALIBRATION,
     read_class_sizes,
     read_metrics,
-    remove_assessment,
-    write_assessment,
 )
 from tercet.training.folder.trackers import Tracker
 from tercet.training.health.watch import diagnose_folder
 from tercet.training.intake import OF_TABLES, is_table, read_source, refuse_idle, warn_of_duplicates
 from tercet.training.mined import MinedRecords, mine_records
-from tercet.training.model import Model, Readable, read_all, weights_hash
+from tercet.training.model import Model, read_all, weights_hash
 from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import ConsoleReporter, Reporter, SilentReporter
@@ -452,7 +448,8 @@ class Run:
     ) -> Evaluation:
         """Evaluate on data with labels, pairs or triplets, at the calibrated threshold.
 
-        The figures go to metrics.json as `name`.<metric>, with 95 % intervals, and to the report.
+        The figures go to metrics.json as `name`.<metric>, with 95 % intervals, and to the report. The folder of a known
+        data set is evaluated as its figures are reported, unless something else is asked for; see docs/layouts.md.
 
         Args:
             data: a path, or anything that training takes.
@@ -493,50 +490,31 @@ class Run:
         if wanted.said:
             reporter.say(f"evaluated as this data set usually is: {wanted.said}")
             records = dataclasses.replace(records, scores=wanted.scores)
-        check_extras(records, clustering, margin)
-        if records.form == "items":
-            raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
-        _check_searched(records, group is not None or group_from is not None, by_class is not None)
+        check_examined(records, clustering, margin, by_class is not None)
+        wanted.check(records)
         readable = read_all(self.model.options, records, reporter, name)
-        own_groups = _groups(data, wanted.groups, wanted, records, readable)
-        searched = Searched(tuple(ks), wanted.exclude, approximate, own_groups)
+        searched = Searched(tuple(ks), wanted.exclude, approximate, wanted.groups_of(data, records, readable.records))
         if wanted.gallery is not None:
             searched = self._with_gallery(searched, wanted, reporter, options)
         known = files.read_tensors(self.path / "fingerprints.safetensors")["train"].numpy()
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
-        calibration = read_calibration(self.path)
-        if self.model.cut_to is not None:
-            calibration = None  # which is of whole embeddings
+        calibration = (
+            None if self.model.cut_to is not None else read_calibration(self.path)
+        )  # it is of whole embeddings
         threshold, probability = (calibration.threshold, calibration.probability) if calibration else (None, None)
-        of_folds = None if wanted.folds is None else _folds(data, wanted.folds, records, readable.records)
+        of_folds = wanted.folds_of(data, records, readable.records)
         rows = self.model.encode(readable.loader, np.arange(len(readable.records)), reporter)
-        trained = read_class_sizes(self.path)
         with reporter.progress("searching") as advance:
-            asked = Asked(
-                threshold, probability, trained, of_folds, margin, dataclasses.replace(searched, progress=advance)
-            )
-            found = assess(rows, readable.records, self.distance, asked)
-        found = with_dimensions(found, rows, readable.records, self.distance, self.config, asked)
-        if clustering:
-            clustered = with_clusters(found.evaluation, *_genuine(rows, readable.records), self.distance)
-            found = dataclasses.replace(found, evaluation=clustered)
+            searched = dataclasses.replace(searched, progress=advance)
+            asked = Asked(threshold, probability, read_class_sizes(self.path), of_folds, margin, searched)
+            examination = Examination(self.path, self.config, self.distance, readable, rows, asked, duplicates)
+            found = examination.whole(clustering)
         if by_class is not None:
             files.write_text(Path(by_class), class_table(found.evaluation))
-        write_assessment(self.path, name, found, readable.records, duplicates)
-        if vectors != "float32":  # a threshold between floats says nothing of bits
-            kept = threshold if vectors == "int8" else None
-            fewer, others = quantised(rows, vectors).restored(), searched.gallery_vectors
-            coarsely = dataclasses.replace(
-                searched, gallery_vectors=None if others is None else quantised(others, vectors).restored()
-            )
-            of_fewer = dataclasses.replace(asked, threshold=kept, probability=None, searched=coarsely)
-            coarse = assess(fewer, readable.records, self.distance, of_fewer)
-            write_assessment(self.path, f"{name}-{vectors}", coarse, readable.records, duplicates)
-        raw_name = "baseline" if name == "test" else f"{name}-baseline"
-        remove_assessment(self.path, raw_name)  # of other data, perhaps
-        if baseline and has_raw(readable.records):
-            raw = assess_raw(readable, asked)
-            write_assessment(self.path, raw_name, raw, readable.records, duplicates)
+        examination.write(name, found)
+        if vectors != "float32":
+            examination.write_coarse(name, vectors)
+        examination.write_raw(name, wanted=baseline)
         return found.evaluation
 
     def _with_gallery(
@@ -553,7 +531,7 @@ class Run:
         return dataclasses.replace(
             searched,
             gallery=readable,
-            gallery_groups=_groups(wanted.gallery, wanted.gallery_groups, wanted, records, readable),
+            gallery_groups=wanted.groups_of(wanted.gallery, records, readable.records, of_gallery=True),
             gallery_vectors=self.model.encode(readable.loader, np.arange(len(readable.records)), reporter),
         )
 
@@ -871,14 +849,6 @@ def _embed_some(
     write_shards(open_shards(out), own.model, own.read_side(data, side, **options), SilentReporter(), number, of)
 
 
-def _check_searched(records: Records, has_groups: bool, by_class: bool) -> None:
-    """Raise DataError where options of a search are given for data that is not searched, or has no classes."""
-    idle = ["groups are"] if has_groups and records.form not in ("labels", "pairs") else []
-    idle += ["by_class is"] if by_class and records.form != "labels" else []
-    if idle:
-        raise DataError(f"{records.source} holds {records.form.replace('-', ' ')}; {idle[0]} for data with labels.")
-
-
 def _fitting(data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Of the options that were given for other data, those that these can be read with."""
     return {name: value for name, value in options.items() if name not in OF_TABLES or is_table(data)}
@@ -886,38 +856,6 @@ def _fitting(data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _opened(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run(run)
-
-
-def _groups(data: Any, given: Any, wanted: Wanted, records: Records, left: Readable) -> Sequence[Any] | None:
-    """The groups of what could be read: as they are given, or from a column, or by a pattern."""
-    groups = given if given is not None else groups_of(data, records, wanted.group, wanted.group_from)
-    return kept_groups(groups, records, left.records)
-
-
-def _genuine(vectors: np.ndarray, records: Records) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings and labels of the items that are no forgeries: these are in no class."""
-    assert records.labels is not None
-    kept = np.arange(len(records)) if records.forged is None else np.flatnonzero(~records.forged)
-    return vectors[kept], records.labels[kept]
-
-
-def _folds(data: Any, folds: int | str | Sequence[Any], asked: Records, records: Records) -> Any:
-    """The fold of each pair that could be read, as `Run.evaluate` is given them."""
-    if isinstance(folds, bool) or records.form != "marked-pairs":
-        raise InputError(
-            f"folds belong to pairs that are marked as the same or not; {records.source} holds "
-            f"{records.form.replace('-', ' ')}."
-        )
-    assert records.tuples is not None
-    if isinstance(folds, int):
-        return in_order(len(records.tuples), folds)
-    if not isinstance(folds, str):
-        return kept_rows(folds, asked, records)
-    named = read_column(data, folds, records, "--folds")
-    empty = sum(not (name or "").strip() for name in named)
-    if empty:
-        raise DataError(f"{records.source}: column {folds!r} names no fold for {empty:,} of its {len(named):,} pairs.")
-    return np.array(named)
 
 
 def _check_name(name: str) -> None:

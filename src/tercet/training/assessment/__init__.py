@@ -1,6 +1,7 @@
 """What a model is worth on records, and what people are shown of it. `assessment.assess` is the way in.
 
     assessment.py   records and embeddings -> the evaluation that their form asks for, with what the report shows
+    examination.py  a run on records: the whole embeddings, fewer bytes, and the raw inputs, each kept in the run
     wanted.py       what is asked for beside data, by the user or the custom of a known data set
     searched.py     in what gallery is searched, what is left out, how far down
     baseline.py     the raw inputs as vectors

@@ -232,18 +232,6 @@ def _shown(positions: list[int], records: Records, asked: Asked) -> dict[str, Sh
     return show_all(records, own) | beyond
 
 
-def check_extras(records: Records, clustering: bool, margin: float | None) -> None:
-    """Refuse what is asked for beside the usual figures where the data has no such thing.
-
-    Raises:
-        InputError: clusters of items without labels, or a margin without triplets.
-    """
-    if clustering and records.form != "labels":
-        raise InputError(f"clustering is for items with labels; {records.source} holds {records.count()}.")
-    if margin is not None and records.form != "triplets":
-        raise InputError(f"margin is for triplets; {records.source} holds {records.count()}.")
-
-
 def assess_raw(data: Readable, asked: Asked = USUAL) -> Assessment:
     """The baseline: the same evaluation of the inputs themselves (see `baseline.py`), without any learning."""
     words, distance = described_raw(data.records)

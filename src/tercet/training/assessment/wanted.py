@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.groups import read_column
 from tercet.data.layouts import LAYOUTS, find_layout, read_part
 from tercet.data.layouts.base import UsualTest
+from tercet.data.records import Records
+from tercet.errors import DataError, InputError
+from tercet.evaluation import in_order
+from tercet.training.assessment.searched import groups_of, kept_groups, kept_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,59 @@ class Wanted:
         if any(one is not None for one in asked) or not _applies(test, options):
             return replace(self, part=test.part)
         return _as_usual(source, name, test)
+
+    def check(self, records: Records) -> None:
+        """Refuse groups for data that is not searched.
+
+        Raises:
+            DataError: there are some.
+        """
+        if (self.group or self.group_from) and records.form not in ("labels", "pairs"):
+            raise DataError(
+                f"{records.source} holds {records.form.replace('-', ' ')}; groups are for data with labels."
+            )
+
+    def groups_of(
+        self, source: Any, records: Records, left: Records, of_gallery: bool = False
+    ) -> Sequence[Any] | None:  # fmt: skip
+        """The groups of the records that are left: as they are given, from a column, or by a pattern.
+
+        Args:
+            source: what the records were read from.
+            records: as they were read.
+            left: those of them that could be decoded.
+            of_gallery: whether they are the gallery.
+        """
+        given = self.gallery_groups if of_gallery else self.groups
+        found = given if given is not None else groups_of(source, records, self.group, self.group_from)
+        return kept_groups(found, records, left)
+
+    def folds_of(self, source: Any, records: Records, left: Records) -> Any:
+        """The fold of each pair that is left, (T,); None without folds. The arguments are those of `groups_of`.
+
+        Raises:
+            InputError: these are no marked pairs.
+            DataError: the column names no fold for a pair.
+        """
+        if self.folds is None:
+            return None
+        if isinstance(self.folds, bool) or left.form != "marked-pairs":
+            raise InputError(
+                f"folds belong to pairs that are marked as the same or not; {left.source} holds "
+                f"{left.form.replace('-', ' ')}."
+            )
+        assert left.tuples is not None
+        if isinstance(self.folds, int):
+            return in_order(len(left.tuples), self.folds)
+        if not isinstance(self.folds, str):
+            return kept_rows(self.folds, records, left)
+        named = read_column(source, self.folds, left, "--folds")
+        empty = sum(not (name or "").strip() for name in named)
+        if empty:
+            raise DataError(
+                f"{left.source}: column {self.folds!r} names no fold for {empty:,} of its {len(named):,} pairs."
+            )
+        return np.array(named)
 
 
 def _usual_test(source: Any, options: Mapping[str, Any]) -> tuple[str, UsualTest] | None:
