@@ -1,6 +1,8 @@
 """Bad input: a clear message, exit code 2, no traceback, nothing lost and nothing left behind."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -204,3 +206,8 @@ def test_a_row_that_is_no_row(command, numbers, tmp_path):
     assert done.code == 2
     for left in ("1,2,3,nan", "1,2,3"):
         assert command("verify", tmp_path / "run", left, "1,2,3,4").code == 2  # 1 would say that they differ
+
+
+def test_a_closed_output_is_no_fault():
+    closed = "import os, sys; sys.stdout = sys.stderr = None; from tercet import cli; os._exit(cli.main(['--version']))"
+    assert subprocess.run([sys.executable, "-c", closed], check=False).returncode == 0

@@ -47,6 +47,7 @@ a first run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         return _write(_help())
@@ -68,6 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("TERCET_TRACEBACK"):
             raise
         return _fail(f"{_described(error)} Set TERCET_TRACEBACK=1 to see where.")
+
+
+def _open_streams() -> None:
+    """Streams to nowhere in the place of those that whoever started us has closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process lives
 
 
 def _described(error: Exception) -> str:
