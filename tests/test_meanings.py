@@ -31,9 +31,10 @@ from tercet.evaluation.forgeries import evaluate_forgeries
 from tercet.evaluation.gallery_pairs import gallery_pairs
 from tercet.evaluation.relevance import relevance
 from tercet.evaluation.rivals import rivals_of
-from tercet.run import Run, _genuine
+from tercet.run import Run
 from tercet.training.assessment.assessment import Asked, Assessment, evaluate_vectors
 from tercet.training.assessment.dimensions import with_dimensions
+from tercet.training.assessment.examination import _genuine
 from tercet.training.assessment.searched import Searched
 
 COUNTS = ("n_items", "n_classes", "n_queries", "n_pairs", "n_same_pairs", "n_different_pairs")
