@@ -84,6 +84,13 @@ def frozen_pairs(kept: Path, lists: Path | None) -> list[Pair]:
     return pairs
 
 
+def divided(pairs: list[Pair]) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """Those to train on, to validate on, and held out, which are always the last."""
+    known, held = pairs[:-HELD_OUT], pairs[-HELD_OUT:]
+    order = np.random.default_rng(0).permutation(len(known))
+    return [known[i] for i in order[VALIDATION:]], [known[i] for i in order[:VALIDATION]], held
+
+
 def show(name: str, titles: np.ndarray, bodies: np.ndarray) -> None:
     """Recall@1 with its interval, and recall@10, by cosine similarity of rows of length 1."""
     scores = titles @ bodies.T
@@ -150,9 +157,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pairs = frozen_pairs(options.pairs, options.lists)
-    train, held = pairs[:-HELD_OUT], pairs[-HELD_OUT:]
-    order = np.random.default_rng(0).permutation(len(train))
-    validation, train = [train[i] for i in order[:VALIDATION]], [train[i] for i in order[VALIDATION:]]
+    train, validation, held = divided(pairs)
     show_words(train + validation, held)
 
     show_weights(options.weights, options.max_tokens, held)

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 import tercet
-from descriptions import HELD_OUT, VALIDATION, Pair, frozen_pairs, write_pairs
+from descriptions import Pair, divided, frozen_pairs, write_pairs
 from tercet.encoders.options import TextOptions
 
 OURS = "Tercet, default"
@@ -126,10 +126,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     pairs = frozen_pairs(given.pairs, None)
-    held, rest = pairs[-HELD_OUT:], pairs[:-HELD_OUT]
-    order = np.random.default_rng(0).permutation(len(rest))
-    sets = {"validation": [rest[i] for i in order[:VALIDATION]], "test": held}
-    train = [rest[i] for i in order[VALIDATION:]]
+    train, validation, held = divided(pairs)
+    sets = {"validation": validation, "test": held}
     for name in THEIRS:
         measure(name, given.seeds[0], train, sets, given)
     of_first = [one for one in read(given.results) if one["method"] in THEIRS and one["seed"] == given.seeds[0]]

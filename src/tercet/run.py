@@ -56,6 +56,7 @@ from tercet.training.config import (
     read_config,
 )
 from tercet.training.folder import files
+from tercet.training.folder.fingerprints import read_fingerprints
 from tercet.training.folder.metrics import (
     NAME_OF_CALIBRATION,
     read_class_sizes,
@@ -496,7 +497,7 @@ class Run:
         searched = Searched(tuple(ks), wanted.exclude, approximate, wanted.groups_of(data, records, readable.records))
         if wanted.gallery is not None:
             searched = self._with_gallery(searched, wanted, reporter, options)
-        known = files.read_tensors(self.path / "fingerprints.safetensors")["train"].numpy()
+        known = read_fingerprints(self.path)
         duplicates = warn_of_duplicates(known, readable.records, readable.records.fingerprints(), name, reporter)
         calibration = (
             None if self.model.cut_to is not None else read_calibration(self.path)

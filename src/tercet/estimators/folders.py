@@ -17,6 +17,7 @@ from tercet.training.assessment.calibration import FILE as CALIBRATION_FILE
 from tercet.training.assessment.calibration import calibrated, write_calibration
 from tercet.training.config import read_config
 from tercet.training.folder import files
+from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, read_fingerprints
 from tercet.training.folder.metrics import write_assessment
 from tercet.training.intake import read_source, warn_of_duplicates
 from tercet.training.model import Model, read_all
@@ -24,7 +25,7 @@ from tercet.training.objective.loss import LOSS_FILE, make_distance
 from tercet.training.objective.loss_state import read_state
 from tercet.training.reporter import Reporter
 
-NEEDED = ("config.toml", "model.safetensors", LOSS_FILE, "fingerprints.safetensors", "history.jsonl")
+NEEDED = ("config.toml", "model.safetensors", LOSS_FILE, FINGERPRINTS_FILE, "history.jsonl")
 MEASURED = ("metrics.json", "summary.json", CALIBRATION_FILE)
 
 
@@ -81,7 +82,7 @@ def _calibrate(folder: Path, validation: Any, device: str, module: Any) -> None:
     held = read_all(model.options, read_source(validation, config.data), reporter, "validation")
     if held.records.form != "labels":
         raise InputError(f"the validation data must have labels; these hold {held.records.form}.")
-    known = files.read_tensors(folder / "fingerprints.safetensors")["train"].numpy()
+    known = read_fingerprints(folder)
     duplicates = warn_of_duplicates(known, held.records, held.records.fingerprints(), "validation", reporter)
     distance = make_distance(config.loss, read_state(folder / LOSS_FILE))
     vectors = model.encode(held.loader, np.arange(len(held.records)), reporter)

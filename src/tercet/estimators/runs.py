@@ -24,6 +24,7 @@ from tercet.errors import InputError
 from tercet.estimators.folders import packed, save_run
 from tercet.training.config import BatchOptions, Config, DataOptions, LossOptions, TrainingOptions
 from tercet.training.folder import files
+from tercet.training.folder.fingerprints import write_fingerprints
 from tercet.training.model import Model
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _contents(
         model = Model(options, assets, encoder, torch.device("cpu"))
         model.save_assets(folder / "encoder")
         model.save_weights(folder)
-        files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
+        write_fingerprints(folder, known)
         files.write_text(folder / "config.toml", config.to_toml())
         files.write_json(folder / "summary.json", summary)
         return packed(folder, measured=True)

@@ -42,6 +42,7 @@ from tercet.training.config import (
 )
 from tercet.training.folder import files
 from tercet.training.folder.copies import COPIES_FILE, write_copies
+from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, read_fingerprints, write_fingerprints
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import kinds_of, read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
@@ -217,7 +218,7 @@ def _check_free(folder: Path, resume: bool) -> None:
 def _is_first(path: Path) -> bool:
     """Whether a path in a run is among those that `_write_identity` writes before config.toml, or half of one."""
     known = (
-        "encoder", "checkpoints", START_FILE, "fingerprints.safetensors", CLASSES_FILE, SCORES_FILE, START_WEIGHTS,
+        "encoder", "checkpoints", START_FILE, FINGERPRINTS_FILE, CLASSES_FILE, SCORES_FILE, START_WEIGHTS,
         COPIES_FILE,
     )  # fmt: skip
     return path.parts[0] == "encoder" or path.as_posix() in known or path.name.endswith(".partial")
@@ -246,8 +247,7 @@ def _named(config: Config) -> str:
 
 def _check_same_data(known: np.ndarray, folder: Path) -> None:
     """Resuming on other data would train on what was held out before."""
-    stored = folder / "fingerprints.safetensors"
-    if stored.exists() and not np.array_equal(files.read_tensors(stored)["train"].numpy(), np.sort(known)):
+    if (folder / FINGERPRINTS_FILE).exists() and not np.array_equal(read_fingerprints(folder), np.sort(known)):
         raise ConfigError(
             f"{folder} cannot be resumed: its training data has changed since. Bring the data back, or start a new run."
         )
@@ -402,7 +402,7 @@ def _write_identity(
     save_state(loss, folder / START_FILE)
     if config.training.init is not None:
         files.write_tensors(folder / START_WEIGHTS, model.encoder.state_dict())
-    files.write_tensors(folder / "fingerprints.safetensors", {"train": torch.from_numpy(np.sort(known))})
+    write_fingerprints(folder, known)
     files.write_json(folder / CLASSES_FILE, class_sizes(records))
     write_copies(folder, records, known)
     files.write_text(folder / "config.toml", config.to_toml())

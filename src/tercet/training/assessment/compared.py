@@ -24,6 +24,7 @@ from tercet.evaluation.comparison import (
 )
 from tercet.training.batches.supervision import labels_of
 from tercet.training.folder import files
+from tercet.training.folder.fingerprints import read_fingerprints
 from tercet.training.model import Model, read_all
 from tercet.training.reporter import Reporter
 
@@ -191,7 +192,7 @@ def _check_same_items(one: Records, other: Records, first: str, second: str) -> 
 def _check_unseen(runs: Sequence[Compared], records: Records) -> None:
     contents = records.fingerprints()
     for run in runs:
-        known = files.read_tensors(run.path / "fingerprints.safetensors")["train"].numpy()
+        known = read_fingerprints(run.path)
         rows = np.flatnonzero(np.isin(contents, known))
         if len(rows):
             first = ", ".join(str(records.names[row]) for row in rows[:FIRST_SHOWN])
