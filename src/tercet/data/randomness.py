@@ -13,7 +13,7 @@ from tercet.errors import InputError
 
 _PURPOSES = (
     "deal", "batches", "order", "tuples", "augment", "split", "vitals", "dropout", "mine", "tune", "dataset", "lmnn",
-    "colour", "corrupt", "curriculum", "cluster", "geometry", "benchmark", "shown",
+    "colour", "corrupt", "curriculum", "cluster", "geometry", "benchmark", "shown", "batch-norm",
 )  # fmt: skip
 
 

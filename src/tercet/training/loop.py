@@ -42,6 +42,7 @@ from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import save_state, state_of
 from tercet.training.reporter import Advance, Reporter
 from tercet.training.step.bank import Memory
+from tercet.training.step.batch_norm import BatchNormStatistics
 from tercet.training.step.chunk import items_in_batch
 from tercet.training.step.gradient_cache import warning_of_statistics
 from tercet.training.step.learner import Learner, NotFinite, Step
@@ -116,6 +117,9 @@ class Training:
         )
         reporter.say(f"batches: {supervision.sampler.summary()}")
         _say_chunk(config, model, train, reporter, ranks)
+        self.batch_norm = BatchNormStatistics(model, train, settings.seed)
+        if said := self.batch_norm.said():
+            reporter.say(said)
         self.steps = settings.steps or supervision.count_steps(settings.epochs or 1)
         _check_mining(config, supervision, self.steps, reporter)
         self.every = min(settings.evaluate_every or math.ceil(self.steps / DEFAULT_EVALUATIONS), self.steps)
@@ -246,6 +250,21 @@ class Training:
 
         An evaluation that only an interruption brought about leaves the count of stale ones as it was.
         """
+        stale = self.progress.stale_evaluations
+        with self.batch_norm.taken():
+            metrics = self._evaluate(scheduled)
+            if _keep_best(self.progress, self.selection, metrics.get(self.selection)) and self.ranks.is_first:
+                self.model.save_weights(self.folder)
+                save_state(self.loss, self.folder / LOSS_FILE)
+        if not scheduled:
+            self.progress.stale_evaluations = stale
+        self.progress.sampler = self.feed.state()
+        learner = self.learner
+        if self.ranks.is_first:
+            checkpoint.save_checkpoint(self.folder / "checkpoints", learner.modules, learner.optimizer, self.progress)
+
+    def _evaluate(self, scheduled: bool) -> dict[str, float | None]:
+        """The figures of the validation data, which the history is told too."""
         vectors = encode_whole(self.held, self.model, self.ranks, Reporter())
         _check_size(vectors, self.progress.step)
         metrics = told(self._measured(vectors) if self.ranks.is_first else None, self.ranks)
@@ -255,16 +274,7 @@ class Training:
         if self.learned is not None and scheduled:
             figures["learned_share"] = self.learned.look(self.progress.step, self.config, state_of(self.loss))
         self.history.add(self.progress.step, figures)
-        stale = self.progress.stale_evaluations
-        if _keep_best(self.progress, self.selection, metrics.get(self.selection)) and self.ranks.is_first:
-            self.model.save_weights(self.folder)
-            save_state(self.loss, self.folder / LOSS_FILE)
-        if not scheduled:
-            self.progress.stale_evaluations = stale
-        self.progress.sampler = self.feed.state()
-        learner = self.learner
-        if self.ranks.is_first:
-            checkpoint.save_checkpoint(self.folder / "checkpoints", learner.modules, learner.optimizer, self.progress)
+        return metrics
 
     def _measured(self, vectors: np.ndarray) -> dict[str, float | None]:
         """The figures of the validation data."""
