@@ -2,10 +2,10 @@
 
     python benchmarks/trainers.py --pairs descriptions.jsonl --weights MODEL --results trainers.jsonl
 
-The pairs and the weights are those of descriptions.py. Both train the whole encoder on as many pairs and steps, with
-the same learning rate, warm-up and cosine decay, and are asked for the body of each of 2,000 titles that neither saw.
-Which loss of either's five is best is decided by the validation pairs of the first seed; these two are then trained for
-every seed. A result is a line of the file; what is there is not trained again.
+The pairs and the weights are those of descriptions.py. Both train the whole encoder on the same pairs, drawn by the
+seed, one epoch of as many steps, with the same learning rate, warm-up and cosine decay, and are asked for the body of
+each of 2,000 titles that neither saw. Which loss of either's five is best is decided by the validation pairs of the
+first seed; these two are then trained for every seed. A result is a line of the file, and is not trained again.
 """
 
 from __future__ import annotations
@@ -52,12 +52,14 @@ def recall(embed: Embed, pairs: list[Pair]) -> float:
     return float((own > scores.max(axis=1)).mean())
 
 
-def by_tercet(name: str, train: list[Pair], seed: int, given: argparse.Namespace, folder: Path) -> Embed:
-    """Tercet with one of its losses, on pairs that belong together."""
+def by_tercet(
+    name: str, train: list[Pair], watched: list[Pair], seed: int, given: argparse.Namespace, folder: Path
+) -> Embed:  # fmt: skip
+    """Tercet with one of its losses, on pairs that belong together; others are watched at the end."""
     run = tercet.train(
-        write_pairs(folder / "train.csv", train), out=folder / "run", steps=given.steps, rows_per_batch=given.rows,
-        learning_rate=given.learning_rate, warmup=WARMUP, seed=seed, holdout=0.001, evaluate_every=given.steps,
-        progress=False, **OURS[name],
+        write_pairs(folder / "train.csv", train), validation=write_pairs(folder / "watched.csv", watched),
+        out=folder / "run", steps=given.steps, rows_per_batch=given.rows, learning_rate=given.learning_rate,
+        warmup=WARMUP, seed=seed, evaluate_every=given.steps, progress=False, **OURS[name],
         encoder=TextOptions(weights=str(given.weights), head="none", dim=384, max_tokens=given.max_tokens),
     )  # fmt: skip
     return run.embed
@@ -95,8 +97,12 @@ def measure(name: str, seed: int, train: list[Pair], sets: dict[str, list[Pair]]
     if any((one["method"], one["seed"]) == (name, seed) for one in read(given.results)):
         return
     with tempfile.TemporaryDirectory() as folder:
-        by = by_tercet if name in OURS else by_sentence_transformers
-        embed = by(name, train, seed, given, Path(folder))
+        order = np.random.default_rng(seed).permutation(len(train))[: given.steps * given.rows]
+        own = [train[i] for i in order]
+        if name in OURS:
+            embed = by_tercet(name, own, sets["validation"][:100], seed, given, Path(folder))
+        else:
+            embed = by_sentence_transformers(name, own, seed, given, Path(folder))
         line = {"method": name, "seed": seed} | {of: recall(embed, pairs) for of, pairs in sets.items()}
     with given.results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -125,7 +131,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, default=Path("descriptions.jsonl"))
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=Path("trainers.jsonl"))
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rows", type=int, default=32, help="pairs in a batch")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
