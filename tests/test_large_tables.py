@@ -168,7 +168,9 @@ def test_training_from_an_index_of_classes_resumes_exactly(tmp_path, monkeypatch
 
 
 BAD = [
-    ({"label": [["a", "b"]] + [["c"]] * 41}, r"row 1, column 'label': an item has 2 labels"),
+    ({"label": [["a"], ["b", None]] + [["c"]] * 40}, r"row 2, column 'label': the label is missing"),
+    ({"label": [["a"], ["b", "c"], None] + [["c"]] * 39}, r"row 3, column 'label': the label is missing"),
+    ({"label": [[0, 1, 0], [1, 0, 0]] * 21}, r"column 'label': its lists hold 0 and 1, all of one length"),
     ({"label": ["a"] * 7 + [None] + ["b"] * 34}, r"row 8, column 'label': the label is missing"),
     ({"label": ["a"] * 7 + [" "] + ["b"] * 34}, r"row 8, column 'label': the label is missing"),
     ({"label": ["a"] * 42}, r"single class, 'a' in column 'label'"),

@@ -122,7 +122,7 @@ def test_a_class_is_dealt_alike_whatever_the_other_classes_have():
     for labels in (few, many):
         sampler = ClassBatches(labels, 2, 4, seed=3)
         members = np.flatnonzero(labels == 0)
-        groups.append([np.searchsorted(members, g).tolist() for g in sampler._deal_class(0, 5)])
+        groups.append([np.searchsorted(members, g).tolist() for g in sampler.groups(0, 5)])
     assert groups[0] == groups[1]
 
 

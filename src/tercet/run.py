@@ -20,6 +20,7 @@ from tercet.data.groups import read_groups
 from tercet.data.options import Augmentation
 from tercet.data.records import Records, Skipped
 from tercet.data.sides import SIDES
+from tercet.data.wishes import LABELLED, READING
 from tercet.distances import Distance, Mahalanobis
 from tercet.doctor import Diagnosis
 from tercet.encoders.options import TowersOptions
@@ -526,7 +527,7 @@ class Run:
             raise InputError("a run with two towers searches each side in the other; leave the gallery out.")
         part = {} if wanted.gallery_part is None else {"part": wanted.gallery_part}
         records = self.read(wanted.gallery, **{**_fitting(wanted.gallery, options), **part})
-        if records.labels is None:
+        if records.form not in LABELLED:
             raise DataError(f"{records.source} holds {records.form}; the items of a gallery need labels.")
         readable = read_all(self.model.options, records, reporter, "gallery")
         return dataclasses.replace(
@@ -584,11 +585,7 @@ class Run:
             raise InputError("group names a column and groups gives the groups themselves; give one of them.")
         rules = {name: options.pop(name) for name in field_names(MiningOptions) if name in options}
         for word in options:
-            check_choice(
-                "option",
-                word,
-                ("kind", "label", "label_level", "columns", "root", "layout", "part", *field_names(MiningOptions)),
-            )
+            check_choice("option", word, (*(one for one in READING if one != "form"), *field_names(MiningOptions)))
         records = self.read(data, form="labels", **options)
         loss = self.config.loss
         return mine_records(
@@ -605,9 +602,8 @@ class Run:
 
     def read(self, data: Any, *, labelled: bool = True, usual_part: str = "train", **options: Any) -> Records:
         """Records of data in the form that the run was trained on, as far as the data leaves that open."""
-        allowed = ("kind", "form", "label", "label_level", "columns", "root", "layout", "part")
         for word in options:
-            check_choice("option", word, allowed)
+            check_choice("option", word, READING)
         refuse_idle(data, options)
         if self.sides and isinstance(data, (str, Path)) and not is_table(data):
             raise DataError(
@@ -618,7 +614,7 @@ class Run:
         inherited = ["kind", "root"]
         if options.get("form") in (None, trained.form):  # a table of another form has other columns
             inherited += ["label", "label_level"] if labelled else []
-            inherited += ["columns", "categories", "dates", "texts", "missing"]
+            inherited += ["label_separator", "columns", "categories", "dates", "texts", "missing"]
         own = {key: getattr(trained, key) for key in inherited}
         if self.sides:
             own |= {"form": "pairs", "towers": "separate"}

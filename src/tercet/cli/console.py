@@ -55,6 +55,9 @@ class ReadOptions:
     label_level: int | None = None
     """Of labels such as animal/dog/poodle, how many parts count; as in training when left open."""
 
+    label_separator: str | None = None
+    """What stands between the labels of an item in a table's cell, such as ; or |; as in training when left open."""
+
     columns: tuple[str, ...] | None = None
     """The columns of a table that hold the items; as in training, or found out."""
 

@@ -66,8 +66,15 @@ def find_layout(table: Table, wishes: Wishes) -> Layout:
     """What the columns mean; what the user says overrules what is found.
 
     Raises:
-        DataError: it cannot be told, or a named column is missing; the message lists the columns.
+        DataError: it cannot be told, or a named column is missing; the message lists the columns. Or items are lists.
     """
+    found = _find_layout(table, wishes)
+    for name in found.columns:
+        table.refuse_list(name)
+    return found
+
+
+def _find_layout(table: Table, wishes: Wishes) -> Layout:
     for option in ("columns", "categories", "dates", "texts"):
         for name in getattr(wishes, option) or ():
             table.column(name, f"--{option}")
@@ -233,9 +240,14 @@ def find_label(table: Table, wishes: Wishes) -> str | None:
 def _free(table: Table, wishes: Wishes, label: str | None) -> tuple[str, ...]:
     """The columns that may hold the items."""
     free = wishes.columns or tuple(
-        name for name in table.columns if name != label and (label or name not in _named(table, LABELS))
+        name
+        for name in table.columns
+        if name not in (label, *table.lists) and (label or name not in _named(table, LABELS))
     )
     if not free:
+        for name in table.columns:
+            if name != label:
+                table.refuse_list(name)
         raise DataError(f"{table.source} holds nothing but the labels in {label!r}.")
     return free
 

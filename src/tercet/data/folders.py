@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from tercet.data.label_column import at_level
-from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
+from tercet.data.labels import NO_LABELS, Labels
+from tercet.data.records import Records, Skipped, listed, plural, shorten
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
 
@@ -39,17 +40,17 @@ def read_folder(folder: Path, source: str, wishes: Wishes) -> Records:
     names = [path.relative_to(folder).as_posix() for path in found]
     forged = find_forged(names) if labelled else None
     items = [str(path) for path in found] if kind == "image" else [_read_text(path) for path in found]
-    labels, classes = encode_labels([_class_of(name, wishes.label_level) for name in names]) if labelled else (None, ())
+    labels = Labels.of([_class_of(name, wishes.label_level) for name in names]) if labelled else NO_LABELS
     if wishes.labelled:
-        _check_classes(source, classes)
+        _check_classes(source, labels.classes)
     if forged is not None:
-        records = _records(kind, items, names, labels, classes, skipped, source, "")
+        records = _records(kind, items, names, labels, skipped, source, "")
         how = "folder with a subfolder for each writer, and in it one of genuine items and one of forged ones"
         return replace(records, forged=forged).described(how)
     how = (
         f"folder with a subfolder for each class{' of .txt files' if kind == 'text' else ''}" if labelled else "folder"
     )
-    return _records(kind, items, names, labels, classes, skipped, source, how)
+    return _records(kind, items, names, labels, skipped, source, how)
 
 
 def find_forged(names: Sequence[str]) -> np.ndarray | None:
@@ -73,7 +74,7 @@ def read_image(path: Path, source: str, wishes: Wishes) -> Records:
     """Records of one image."""
     if wishes.labelled:
         raise DataError(f"{source} is a single image, which has no labels; give a folder or a table.")
-    return _records("image", [str(path)], [path.name], None, (), [], source, "one file")
+    return _records("image", [str(path)], [path.name], NO_LABELS, [], source, "one file")
 
 
 def read_lines(path: Path, source: str, wishes: Wishes) -> Records:
@@ -90,7 +91,7 @@ def read_lines(path: Path, source: str, wishes: Wishes) -> Records:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise DataError(f"{source}:{number}: the line is empty; remove it.")
-    return _records("text", lines, [shorten(line) for line in lines], None, (), [], source, "a text a line")
+    return _records("text", lines, [shorten(line) for line in lines], NO_LABELS, [], source, "a text a line")
 
 
 def decode_utf8(content: bytes, source: str) -> str:
@@ -108,13 +109,13 @@ def _records(
     kind: str,
     items: list[str],
     names: list[str],
-    labels: np.ndarray | None,
-    classes: tuple[str, ...],
+    labels: Labels,
     skipped: list[Skipped],
     source: str,
     how: str,
 ) -> Records:
-    return Records(kind, items, names, labels, classes, None, None, (), tuple(skipped), source, "").described(how)
+    records = Records(kind, items, names, None, (), None, None, (), tuple(skipped), source, "")
+    return records.labelled(labels).described(how)
 
 
 def _check_form(source: str, wishes: Wishes) -> None:
@@ -124,7 +125,7 @@ def _check_form(source: str, wishes: Wishes) -> None:
         raise InputError(f"--form is {wishes.form!r}, but {source} is a folder; triplets and pairs come from a table.")
 
 
-def _check_classes(source: str, classes: tuple[str, ...]) -> None:
+def _check_classes(source: str, classes: Sequence[str]) -> None:
     if len(classes) > 1 and {name.lower() for name in classes} <= _SPLITS:
         raise DataError(
             f"{source} holds the subfolders {', '.join(classes)}, which look like parts of a data set, not "

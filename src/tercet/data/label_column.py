@@ -1,8 +1,9 @@
-"""A column of labels as codes, read once in batches: memory grows with the classes, not with the rows."""
+"""A column of labels, or of lists of them, as codes, read once in batches: memory grows with the classes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tercet.data.kept import new_folder
+from tercet.data.labels import look_like_marks
 from tercet.errors import DataError, InputError
 
 Place = Callable[[int], str]
@@ -37,11 +39,15 @@ class Names(Sequence[str]):
 
 
 def write_codes(
-    batches: Iterable[Any], folder: Path, source: str, column: str, place: Place, level: int | None = None
-) -> None:
+    batches: Iterable[Any], folder: Path, source: str, column: str, place: Place, level: int | None = None,
+    separator: str | None = None,
+) -> None:  # fmt: skip
     """Write a column of N labels to `folder`: codes.npy, int32 (N,), and classes.arrow, their names in order.
 
-    The order of the classes is that of `records.encode_labels`: by number where all are whole numbers, otherwise by
+    Where the rows have lists of labels, codes.npy holds these one after the other, and counts.npy, int64 (N,), how many
+    each row has.
+
+    The order of the classes is that of `labels.encode_labels`: by number where all are whole numbers, otherwise by
     the alphabet. Labels are text, whole numbers, truth values, or lists of one of these.
 
     Args:
@@ -51,54 +57,85 @@ def write_codes(
         column: its name, for messages.
         place: where a row is, for messages.
         level: of labels such as animal/dog/poodle, how many parts count; all when left open.
+        separator: what stands between the labels of a cell; a cell is one label when left open.
 
     Raises:
-        DataError: a label is missing, or a list of several; the message names the row.
+        DataError: a label is missing, which the message names the row of; or lists hold marks in place of labels.
     """
     known: Any = pa.array([], pa.string())
     with new_folder(folder) as target:
-        rows = 0
+        rows, labels, counts = 0, 0, []
         with (target / "codes.raw").open("wb") as file:
             for batch in batches:
-                texts = as_labels(batch, source, column, _shifted(place, rows), level)
-                codes, known = _coded(texts, known)
+                found = as_labels(batch, source, column, _shifted(place, rows), level, separator)
+                codes, known = _coded(found.texts, known)
                 file.write(codes.tobytes())
-                rows += len(texts)
+                rows, labels = rows + len(batch), labels + len(codes)
+                counts.append(len(batch) if found.counts is None else found.counts)
                 pa.default_memory_pool().release_unused()
         order = _order(known)
         rank = np.empty(len(order), dtype=np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
         with (target / "codes.npy").open("wb") as file:  # not mapped: its pages would count as memory of this process
-            header = {"descr": np.dtype(np.int32).str, "fortran_order": False, "shape": (rows,)}
+            header = {"descr": np.dtype(np.int32).str, "fortran_order": False, "shape": (labels,)}
             np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, rows, 1 << 18):
+            for start in range(0, labels, 1 << 18):
                 file.write(rank[np.fromfile(target / "codes.raw", np.int32, 1 << 18, offset=4 * start)].tobytes())
         (target / "codes.raw").unlink()
+        if any(isinstance(one, np.ndarray) for one in counts):
+            np.save(target / "counts.npy", joined_counts(counts))
         with pa.OSFile(str(target / "classes.arrow"), "wb") as sink:
             names = pa.table({"class": known.take(pa.array(order))})
             with pa.ipc.new_file(sink, names.schema) as writer:
                 writer.write_table(names)
 
 
-def read_codes(folder: Path) -> tuple[np.ndarray, Names]:
-    """What `write_codes` wrote, mapped from its files."""
+def joined_counts(counts: Sequence[np.ndarray | int]) -> np.ndarray:
+    """How many labels each row has, of batches with lists and of so many rows that have one each."""
+    each = [np.ones(one, np.int64) if isinstance(one, int) else one for one in counts]
+    return np.concatenate([np.zeros(0, np.int64), *each])
+
+
+def read_codes(folder: Path) -> tuple[np.ndarray, Names, np.ndarray | None]:
+    """What `write_codes` wrote, mapped from its files: codes, names, and counts where the rows have lists."""
     with pa.memory_map(str(folder / "classes.arrow")) as source:
         names = pa.ipc.open_file(source).read_all()["class"].combine_chunks()
-    return np.load(folder / "codes.npy", mmap_mode="r"), Names(names)
+    counts = folder / "counts.npy"
+    return (
+        np.load(folder / "codes.npy", mmap_mode="r"), Names(names), np.load(counts) if counts.exists() else None
+    )  # fmt: skip
 
 
-def as_labels(values: Any, source: str, column: str, place: Place, level: int | None = None) -> Any:
-    """An Arrow array of labels as one of text without space around it.
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The labels of some rows, one after the other: an Arrow array of text, and how many each row has."""
+
+    texts: Any
+    counts: np.ndarray | None
+    """int64 of shape (rows,); None where each has one."""
+
+
+def as_labels(
+    values: Any, source: str, column: str, place: Place, level: int | None = None, separator: str | None = None
+) -> Entries:
+    """An Arrow array of labels, or of lists of them, as text without space around it.
+
+    With a separator a cell of text is a list, and an empty one a list of nothing; lists are what they are.
 
     Raises:
         DataError: see `write_codes`.
+        InputError: an empty separator.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        values = _only_of_lists(values, source, column, place)
+    values = _decoded(values)
+    if separator is not None and not is_list(values.type):
+        values = _separated(values, separator)
+    owner, counts = np.arange(len(values)), None
+    if is_list(values.type):
+        _refuse_missing(values.is_null().to_numpy(zero_copy_only=False), owner, source, column, place)
+        counts = pc.list_value_length(values).to_numpy(zero_copy_only=False).astype(np.int64)
+        owner, values = np.repeat(owner, counts), _decoded(pc.list_flatten(values))
     if pa.types.is_floating(values.type):
         values = _of_floats(values)
     try:
@@ -107,13 +144,43 @@ def as_labels(values: Any, source: str, column: str, place: Place, level: int | 
         raise DataError(
             f"{source}, column {column!r}: labels of the type {values.type} are not read: {cause}."
         ) from None
-    missing = pc.fill_null(pc.equal(texts, ""), True).to_numpy(zero_copy_only=False)
-    if missing.any():
+    empty = pc.fill_null(pc.equal(texts, ""), True).to_numpy(zero_copy_only=False)
+    _refuse_missing(empty, owner, source, column, place)
+    if counts is not None and look_like_marks(texts.to_pylist(), counts):
         raise DataError(
-            f"{source}, {place(int(np.argmax(missing)))}, column {column!r}: the label is missing. Fill it in or "
-            "remove the row."
+            f"{source}, column {column!r}: its lists hold 0 and 1, all of one length, which look like marks, one for "
+            "each label. Give the labels that an item has."
         )
-    return texts if level is None else pa.array([at_level(one, level) for one in texts.to_pylist()], pa.string())
+    if level is not None:
+        texts = pa.array([at_level(one, level) for one in texts.to_pylist()], pa.string())
+    return Entries(texts, counts)
+
+
+def _decoded(values: Any) -> Any:
+    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+
+
+def _separated(values: Any, separator: str) -> Any:
+    """Cells of text as lists of text."""
+    if not separator:
+        raise InputError("label_separator is empty; allowed is what stands between two labels of a cell, such as ;")
+    cells = values.cast(pa.string()).to_pylist()
+    lists = [None if cell is None else cell.split(separator) if cell.strip() else [] for cell in cells]
+    return pa.array(lists, pa.list_(pa.string()))
+
+
+def _refuse_missing(missing: np.ndarray, owner: np.ndarray, source: str, column: str, place: Place) -> None:
+    """Raise DataError for the first label that is missing, of the row that owns it."""
+    if missing.any():
+        row = int(owner[int(np.argmax(missing))])
+        raise DataError(
+            f"{source}, {place(row)}, column {column!r}: the label is missing. Fill it in or remove the row."
+        )
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a column of this Arrow type holds lists."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _shifted(place: Place, before: int) -> Place:
@@ -129,18 +196,6 @@ def at_level(label: str, level: int) -> str:
     if level < 1:
         raise InputError(f"label_level is {level}; allowed is a whole number from 1 up.")
     return "/".join(label.split("/")[:level])
-
-
-def _only_of_lists(values: Any, source: str, column: str, place: Place) -> Any:
-    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
-    several = np.flatnonzero(lengths != 1)
-    if len(several):
-        row = int(several[0])
-        raise DataError(
-            f"{source}, {place(row)}, column {column!r}: an item has {int(lengths[row])} labels, and batches are dealt "
-            "by one. Make a column of the one that counts, or repeat the row for each."
-        )
-    return pc.list_flatten(values)
 
 
 def _of_floats(values: Any) -> Any:

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from tercet.data.columns import PATHS, Layout, find_layout
 from tercet.data.kept import folder_of, new_folder
-from tercet.data.label_column import as_labels, read_codes, write_codes
+from tercet.data.label_column import as_labels, joined_counts, read_codes, write_codes
+from tercet.data.labels import NO_LABELS, Labels
 from tercet.data.lazy import LazyItems, Rows
-from tercet.data.records import Records, encode_labels, plural, shorten
+from tercet.data.records import Records, plural, shorten
 from tercet.data.rows import DatasetRows, JsonRows, ParquetRows
-from tercet.data.tablefiles import Table, as_text
+from tercet.data.tablefiles import Table, as_text, list_column
 from tercet.data.tables import check_several, finite
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
@@ -124,7 +125,12 @@ def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
     head = {name: rows.take(range(min(HEAD, len(rows))), name) for name in rows.columns}
     pictures = [name for name, values in head.items() if any(_is_picture(value) for value in values)]
     plain = {name: _plain_column(values) for name, values in head.items() if name not in pictures}
-    table = Table(rows.source, plain)
+    lists = {
+        name: list_column(head[name], lambda row: f"{rows.source}, {rows.place(row)}", name)
+        for name in plain
+        if any(isinstance(one, list) for one in head[name])
+    }
+    table = Table(rows.source, plain, lists=lists)
     for name in wishes.columns or ():
         if name not in pictures:
             table.column(name, "--columns")
@@ -192,16 +198,17 @@ class _Name:
 
 
 def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
-    labels, classes = (None, ()) if layout.label is None else _labels(rows, layout.label, wishes, files)
-    if labels is not None and wishes.labelled:
-        check_several(classes, rows.source, str(layout.label))
+    labels = NO_LABELS if layout.label is None else _labels(rows, layout.label, wishes, files)
+    if layout.label is not None and wishes.labelled:
+        check_several(labels.classes, rows.source, str(layout.label))
     if layout.kind == "tabular":
         items: Any = _features(rows, layout.columns, files)
         names: Any = LazyItems(rows, layout.columns[0], _RowName(rows.place))
-        return Records("tabular", items, names, labels, classes, None, None, layout.columns, (), rows.source, "")
+        records = Records("tabular", items, names, None, (), None, None, layout.columns, (), rows.source, "")
+        return records.labelled(labels)
     items = LazyItems(rows, layout.columns[0], _Item(layout.kind, tuple(folders)))
     names = LazyItems(rows, layout.columns[0], _Name(rows.place))
-    return Records(layout.kind, items, names, labels, classes, None, None, (), (), rows.source, "")
+    return Records(layout.kind, items, names, None, (), None, None, (), (), rows.source, "").labelled(labels)
 
 
 @dataclass(frozen=True)
@@ -212,18 +219,24 @@ class _RowName:
         return self.place(row)
 
 
-def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -> tuple[np.ndarray, Sequence[str]]:
-    """Codes int64 (N,) and classes; of files they are kept for the next time."""
+def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -> Labels:
+    """The labels in a column; of files they are kept for the next time."""
     if files is None:
         names: list[str] = []
+        counts: list[np.ndarray | int] = []
         for batch in rows.batches(column):
-            names += as_labels(batch, rows.source, column, rows.place, wishes.label_level).to_pylist()
-        return encode_labels(names)
-    folder = folder_of(files, f"labels {column} {wishes.label_level}")
+            found = as_labels(batch, rows.source, column, rows.place, wishes.label_level, wishes.label_separator)
+            names += found.texts.to_pylist()
+            counts.append(len(batch) if found.counts is None else found.counts)
+        return Labels.of(names, joined_counts(counts))
+    separated = "" if wishes.label_separator is None else f" by {wishes.label_separator!r}"
+    folder = folder_of(files, f"labels {column} {wishes.label_level}{separated}")
     if not folder.exists():
-        write_codes(rows.batches(column), folder, rows.source, column, rows.place, wishes.label_level)
-    codes, classes = read_codes(folder)
-    return codes.astype(np.int64), classes
+        write_codes(
+            rows.batches(column), folder, rows.source, column, rows.place, wishes.label_level, wishes.label_separator
+        )
+    codes, classes, counts_of_rows = read_codes(folder)
+    return Labels.of_codes(codes.astype(np.int64), classes, counts_of_rows)
 
 
 def _features(rows: Rows, columns: Sequence[str], files: list[Path] | None) -> np.ndarray:

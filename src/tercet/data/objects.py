@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.labels import NO_LABELS, Labels, look_like_marks
 from tercet.data.randomness import keyed_draws
-from tercet.data.records import Records, encode_labels, shorten
+from tercet.data.records import Records, shorten
 from tercet.data.tables import find_files, finite, without_missing
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
@@ -50,44 +51,47 @@ def is_iterable_dataset(source: Any) -> bool:
 def _read_items(items: Any, given: list[Any] | None, wishes: Wishes) -> Records:
     if len(items) == 0:
         raise DataError("There are no items.")
-    labels, classes = (None, ()) if given is None else read_labels(given, wishes.labelled)
+    labels = NO_LABELS if given is None else read_labels(given, wishes.labelled)
     if hasattr(items, "detach"):  # a tensor
         items = items.detach().cpu().numpy()
     if isinstance(items, np.ndarray) and items.dtype.kind in "iufb" and not _are_images(items):
-        return _read_array(items, labels, classes)
+        return _read_array(items, labels)
     items = list(items)
     if all(isinstance(item, str | os.PathLike) for item in items):
         values = [os.fspath(item) for item in items]
-        return _read_strings(values, labels, classes, wishes.kind)
+        return _read_strings(values, labels, wishes.kind)
     odd = next((item for item in items if not _is_image(item)), None)
     if odd is not None:
         raise InputError(f"An item is a {type(odd).__name__}; allowed are paths, texts, Pillow images and arrays.")
     names = [f"item {place + 1}" for place in range(len(items))]
-    return Records("image", items, names, labels, classes, None, None, (), (), "a list", "").described("list")
+    records = Records("image", items, names, None, (), None, None, (), (), "a list", "")
+    return records.labelled(labels).described("list")
 
 
-def _read_array(array: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]) -> Records:
+def _read_array(array: np.ndarray, labels: Labels) -> Records:
     if array.ndim != 2:
         raise InputError(f"An array of shape {array.shape} was given; allowed is (N, F), a row an item.")
     columns = tuple(f"feature {place + 1}" for place in range(array.shape[1]))
     names = [f"row {row + 1}" for row in range(len(array))]
     items = finite(array, columns, "the array", names)
-    return Records("tabular", items, names, labels, classes, None, None, columns, (), "an array", "").described("array")
+    records = Records("tabular", items, names, None, (), None, None, columns, (), "an array", "")
+    return records.labelled(labels).described("array")
 
 
-def _read_strings(values: list[str], labels: np.ndarray | None, classes: tuple[str, ...], kind: str | None) -> Records:
+def _read_strings(values: list[str], labels: Labels, kind: str | None) -> Records:
     images = all(Path(value).suffix.lower() in IMAGE_SUFFIXES for value in values)
     if kind == "tabular":
         raise InputError("--kind is 'tabular', but the items are strings; give an array of shape (N, F).")
     if (kind or ("image" if images else "text")) == "image":
         paths, missing = find_files(values, [Path()])
-        records = Records("image", paths, values, labels, classes, None, None, (), (), "a list", "")
+        records = Records("image", paths, values, None, (), None, None, (), (), "a list", "").labelled(labels)
         return without_missing(records.described("list of paths"), missing, "give whole paths")
     for place, value in enumerate(values):
         if not value.strip():
             raise DataError(f"Text {place} of the list is empty; remove it.")
     names = [shorten(value) for value in values]
-    return Records("text", values, names, labels, classes, None, None, (), (), "a list", "").described("list of texts")
+    records = Records("text", values, names, None, (), None, None, (), (), "a list", "")
+    return records.labelled(labels).described("list of texts")
 
 
 def _are_images(array: np.ndarray) -> bool:
@@ -100,17 +104,46 @@ def _is_image(item: Any) -> bool:
     return hasattr(item, "getexif")  # a Pillow image, without importing Pillow
 
 
-def read_labels(given: Sequence[Any], labelled: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of any plain kind (numbers, strings, 0-d tensors) as codes and classes."""
-    plain = [value.item() if hasattr(value, "item") else value for value in given]
-    for place, value in enumerate(plain):
-        if value is None or value != value or value == "" or not isinstance(value, str | int | float | bool):
-            raise DataError(f"Label {place} is {value!r}; allowed are numbers and strings.")
-    whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in plain]
-    labels, classes = encode_labels([str(value) for value in whole])
-    if labelled and len(classes) < 2:
-        raise DataError(f"There is a single class, {classes[0]!r}; at least two are needed to tell apart.")
-    return labels, classes
+def read_labels(given: Sequence[Any], labelled: bool) -> Labels:
+    """Labels of any plain kind (numbers, strings, 0-d tensors), or collections of them, or rows of marks 0 and 1."""
+    if not any(_is_collection(value) for value in given):
+        labels = Labels.of([_name(value, place) for place, value in enumerate(given)])
+    else:
+        rows = _marked(given) or [list(value) if _is_collection(value) else [value] for value in given]
+        names = [_name(value, place) for place, row in enumerate(rows) for value in row]
+        counts = np.array([len(row) for row in rows], dtype=np.int64)
+        if look_like_marks(names, counts):
+            raise DataError(
+                "The labels are lists of 0 and 1, all of one length, which look like marks, one for each label. Give "
+                "marks as an array, np.array(labels), or the labels that each item has."
+            )
+        labels = Labels.of(names, counts)
+    if not len(labels.classes):
+        raise DataError("No item has a label.")
+    if labelled and len(labels.classes) < 2:
+        raise DataError(f"There is a single class, {labels.classes[0]!r}; at least two are needed to tell apart.")
+    return labels
+
+
+def _is_collection(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) or getattr(value, "ndim", 0) == 1
+
+
+def _marked(given: Sequence[Any]) -> list[list[int]] | None:
+    """The marked columns of each row, where all are arrays of one length that hold 0 and 1; None otherwise."""
+    rows = [np.asarray(value) for value in given if getattr(value, "ndim", 0) == 1]
+    if len(rows) < len(given) or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
+        return None
+    marks = np.stack(rows)
+    return [np.flatnonzero(row).tolist() for row in marks] if np.isin(marks, (0, 1)).all() else None
+
+
+def _name(value: Any, place: int) -> str:
+    """A label as text; whole numbers lose their ".0"."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if value is None or value != value or value == "" or not isinstance(value, str | int | float | bool):
+        raise DataError(f"Label {place} is {value!r}; allowed are numbers and strings.")
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 class Inputs:
@@ -140,14 +173,14 @@ def _read_dataset(dataset: Any, wishes: Wishes) -> Records:
     paired = isinstance(first, tuple | list) and len(first) == 2
     if wishes.labelled and not paired:
         raise DataError(f"The dataset {source} gives a {type(first).__name__}; expected is (input, label).")
-    labels: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
+    labels = NO_LABELS
     if paired and wishes.form != "items":
-        labels, classes = read_labels(_labels_of(dataset), wishes.labelled)
+        labels = read_labels(_labels_of(dataset), wishes.labelled)
     items: Any = Inputs(dataset, paired)
     kind = "image" if _is_image(items[0]) else "tensor"
     names = [f"item {place + 1}" for place in range(len(dataset))]
-    return Records(kind, items, names, labels, classes, None, None, (), (), source, "").described("torch dataset")
+    records = Records(kind, items, names, None, (), None, None, (), (), source, "")
+    return records.labelled(labels).described("torch dataset")
 
 
 def _labels_of(dataset: Any) -> list[Any]:

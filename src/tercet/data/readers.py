@@ -38,6 +38,7 @@ def read(
     dates: Sequence[str] | None = None,
     texts: Sequence[str] | None = None,
     label_level: int | None = None,
+    label_separator: str | None = None,
 ) -> Records:
     """Records of a folder, a file or Python objects.
 
@@ -69,6 +70,8 @@ def read(
         dates: feature columns that hold dates.
         texts: feature columns that hold texts.
         label_level: of labels such as animal/dog/poodle, or of folders within folders, how many parts count.
+        label_separator: what stands between the labels of an item in a table's cell, such as ";"; otherwise a cell is
+            one label. Lists need none.
 
     Raises:
         DataError: the data cannot be used; the message names the file and the row or line.
@@ -84,7 +87,7 @@ def read(
     folder = None if root is None else Path(root)
     wishes = Wishes(
         kind, form, label, _tuple(columns), folder, labelled, towers, missing, _tuple(categories), _tuple(dates),
-        _tuple(texts), label_level,
+        _tuple(texts), label_level, label_separator,
     )  # fmt: skip
     if isinstance(source, str | os.PathLike):
         found = find_layout(source, layout) if layout or labelled else None
@@ -175,6 +178,7 @@ def _near(path: Path) -> str:
 
 def _refuse_table_options(source: str, wishes: Wishes) -> None:
     given = {"--label": wishes.label, "--columns": wishes.columns, "--root": wishes.root, "--towers": wishes.towers,
+             "--label-separator": wishes.label_separator,
              "--categories": wishes.categories, "--dates": wishes.dates, "--texts": wishes.texts}  # fmt: skip
     named = [option for option, value in given.items() if value is not None]
     if named:

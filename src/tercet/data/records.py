@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tercet.data.labels import NONE, Labels, picked_sets
 from tercet.data.lazy import LazyItems
 from tercet.data.sides import SIDES, Sided
 from tercet.errors import DataError
@@ -41,7 +42,7 @@ class Records:
     names: Sequence[str]
     """What to call item i in reports and indexes."""
     labels: np.ndarray | None
-    """int64 codes into `classes`, of shape (N,); None for unlabelled items, triplets and pairs."""
+    """int64 codes into `classes`, of shape (N,); None for sets of labels, unlabelled items, triplets and pairs."""
     classes: Sequence[str]
     tuples: np.ndarray | None
     """int64 positions in `items`, of shape (T, 3): anchor, positive, negative; or (T, 2): pairs."""
@@ -62,12 +63,17 @@ class Records:
 
     scores: np.ndarray | None = None
     """float64 of shape (T,), for pairs scored by how alike they are."""
+    sets: np.ndarray | None = None
+    """Where items have several labels, or none: int64 codes into `classes`, of shape (N, L), then -1. Two items belong
+    together where they share one."""
 
     @property
     def form(self) -> str:
-        """One of "labels", "triplets", "pairs", "marked-pairs", "scored-pairs" and "items"."""
+        """One of "labels", "label-sets", "triplets", "pairs", "marked-pairs", "scored-pairs" and "items"."""
         if self.labels is not None:
             return "labels"
+        if self.sets is not None:
+            return "label-sets"
         if self.tuples is None:
             return "items"
         if self.tuples.shape[1] == 3:
@@ -78,6 +84,10 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def labelled(self, labels: Labels) -> Records:
+        """The same items with these labels, which are in their order."""
+        return replace(self, labels=labels.codes, classes=labels.classes, sets=labels.sets)
 
     def take(self, indices: Iterable[int]) -> Records:
         """The items at these positions, in this order; classes that are no longer present are dropped.
@@ -138,13 +148,26 @@ class Records:
         return np.fromiter((_fingerprint(self.kind, item) for item in items), dtype=np.int64, count=len(self))
 
     def label_names(self) -> list[str] | None:
-        """The class of each item, in words; of a forgery that it is one."""
+        """The class of each item, in words; of a forgery that it is one; of several labels all, joined by commas."""
+        if self.sets is not None:
+            return [", ".join(names) for names in self.label_lists()]
         if self.labels is None:
             return None
         names = [self.classes[code] for code in self.labels]
         if self.forged is None:
             return names
         return [f"{name} (forged)" if forged else name for name, forged in zip(names, self.forged, strict=True)]
+
+    def label_lists(self) -> list[list[str]]:
+        """The labels of each item of a table of sets of them."""
+        assert self.sets is not None
+        return [[self.classes[code] for code in row if code != NONE] for row in self.sets.tolist()]
+
+    def label_name(self, position: int) -> str | None:
+        """The class of an item, or all of its labels, joined by commas; None where nothing is labelled."""
+        if self.sets is not None:
+            return ", ".join(self.classes[code] for code in self.sets[position] if code != NONE)
+        return None if self.labels is None else self.classes[self.labels[position]]
 
     def image_shape(self) -> tuple[tuple[int, int], int]:
         """The automatic ((height, width), channels) of these images; see `images.describe_images`."""
@@ -158,6 +181,10 @@ class Records:
         if self.labels is not None:
             imitations = "" if self.forged is None else f", {int(self.forged.sum()):,} of them forged"
             return f"{words} in {plural(len(self.classes), 'class')}{imitations}"
+        if self.sets is not None:
+            bare = int((self.sets[:, 0] == NONE).sum())
+            without = f", {bare:,} of them without a label" if bare else ""
+            return f"{words} with {plural(len(self.classes), 'label')}, up to {self.sets.shape[1]} an item{without}"
         if self.tuples is None:
             return words
         what = {"triplets": "triplet", "pairs": "pair", "marked-pairs": "marked pair", "scored-pairs": "scored pair"}[
@@ -170,16 +197,19 @@ class Records:
         return replace(self, description=f"{self.count()} ({how})")
 
     def _pick(self, positions: np.ndarray) -> Records:
-        labels, classes = self.labels, self.classes
+        labels, classes, sets = self.labels, self.classes, self.sets
         if labels is not None:
             present, labels = np.unique(labels[positions], return_inverse=True)
             labels, classes = labels.astype(np.int64), tuple(classes[code] for code in present)
+        elif sets is not None:
+            sets, present = picked_sets(sets, positions)
+            classes = tuple(classes[code] for code in present)
         names: Sequence[str] = [] if isinstance(self.names, LazyItems) else [self.names[i] for i in positions]
         if isinstance(self.names, LazyItems):
             names = self.names.pick(positions)
         items = _pick_items(self.items, positions)
         forged = None if self.forged is None else self.forged[positions]
-        return replace(self, items=items, names=names, labels=labels, classes=classes, forged=forged)
+        return replace(self, items=items, names=names, labels=labels, classes=classes, forged=forged, sets=sets)
 
     def _pick_tuples(self, rows: np.ndarray) -> Records:
         assert self.tuples is not None
@@ -207,15 +237,6 @@ def listed(skipped: Sequence[Skipped], at_most: int = 3) -> str:
     shown = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:at_most])
     more = len(skipped) - at_most
     return f"{shown}; and {more:,} more." if more > 0 else f"{shown}."
-
-
-def encode_labels(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as int64 codes of shape (N,), and the classes in order (of number, if all are numbers)."""
-    classes = sorted(set(names))
-    if all(name.lstrip("-").isdecimal() for name in classes):
-        classes.sort(key=lambda name: (int(name), name))
-    code = {name: number for number, name in enumerate(classes)}
-    return np.array([code[name] for name in names], dtype=np.int64), tuple(classes)
 
 
 def _whole(places: Iterable[int]) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -169,15 +169,18 @@ class JsonRows:
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
-        from tercet.data.tablefiles import as_text
+        from tercet.data.tablefiles import as_text, list_column
 
         for start in range(0, len(self), BATCH):
             values = self.take(range(start, min(start + BATCH, len(self))), column)
             if any(isinstance(value, list) for value in values):
-                values = [value if isinstance(value, list) else [value] for value in values]
-                yield pa.array([[as_text(one) for one in value] for value in values], pa.list_(pa.string()))
+                yield list_column(values, partial(self._where, start), column)
             else:
                 yield pa.array([as_text(value) for value in values], pa.string())
+
+    def _where(self, first: int, row: int) -> str:
+        """Where a row is, counted from another one, with the name of the file."""
+        return f"{self.source}, {self.place(first + row)}"
 
     def _row(self, row: int, file: Any = None) -> dict[str, Any]:
         if file is None:
@@ -231,7 +234,7 @@ class DatasetRows:
         narrow = self.dataset.select_columns([column]) if hasattr(self.dataset, "select_columns") else self.dataset
         values = list(narrow[[int(row) for row in positions]][column])
         names = self._class_names(column)
-        return values if names is None else [None if one is None or one < 0 else names[one] for one in values]
+        return values if names is None else [_named(one, names) for one in values]
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
@@ -240,4 +243,12 @@ class DatasetRows:
 
     def _class_names(self, column: str) -> Sequence[str] | None:
         feature = (getattr(self.dataset, "features", None) or {}).get(column)
-        return getattr(feature, "names", None)
+        inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+        return getattr(feature, "names", None) or getattr(inner, "names", None)
+
+
+def _named(code: Any, names: Sequence[str]) -> Any:
+    """The name of a code, or of each in a list; None where there is none."""
+    if isinstance(code, (list, np.ndarray)):
+        return [_named(one, names) for one in code]
+    return None if code is None or code < 0 else names[code]

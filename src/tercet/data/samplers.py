@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from tercet.data.labels import NONE
 from tercet.data.randomness import keyed
 from tercet.data.records import plural
 from tercet.errors import ConfigError, DataError, InputError, check_choice
@@ -130,21 +131,32 @@ class ClassBatches(_Batches):
         self.samples_per_class = samples_per_class
         self.singletons = singletons
         self.class_sampling = class_sampling
-        self._members = _members(np.asarray(labels, dtype=np.int64))
+        self._members = self._members_of(np.asarray(labels, dtype=np.int64))
         self._used = [c for c, own in enumerate(self._members) if len(own) > (singletons == "drop")]
+        self._check()
+
+    def _members_of(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Positions of the samples of each class."""
+        return _members(labels)
+
+    def _check(self) -> None:
+        """Raise DataError where no batch could have a positive and a negative."""
         _check_classes(self._members, self._used)
 
     def deal(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each int64 positions of shape (up to P * K,), group after group."""
-        order = keyed(self.seed, "order", epoch).permutation(self._used)
-        groups = [group for c in order for group in self._deal_class(int(c), epoch)]
+        groups = [group for c in self.order(epoch) for group in self.groups(c, epoch)]
         count = math.ceil(len(groups) / self.classes_per_batch)
         batches = [np.concatenate(groups[start::count]) for start in range(count)]
         shuffled = keyed(self.seed, "batches", epoch).permutation(count)
         return [batches[place] for place in shuffled]
 
-    def _deal_class(self, c: int, epoch: int) -> list[np.ndarray]:
-        """The groups of one class in an epoch."""
+    def order(self, epoch: int) -> list[int]:
+        """The classes that are dealt, in the order of an epoch."""
+        return keyed(self.seed, "order", epoch).permutation(self._used).tolist()
+
+    def groups(self, c: int, epoch: int) -> list[np.ndarray]:
+        """The groups of one class in an epoch, each int64 positions."""
         own, size = self._members[c], self.samples_per_class
         first, end = self._groups_before(c, epoch), self._groups_before(c, epoch + 1)
         if len(own) == 1:
@@ -218,7 +230,7 @@ class ClassBatches(_Batches):
     def _crowding(self, expected: bool) -> list[str]:
         """Words about batches that hold several groups of a class, or nothing but one class."""
         count = len(self)
-        groups = Counter(c for c in self._used for _ in self._deal_class(c, self.epoch))
+        groups = Counter(c for c in self._used for _ in self.groups(c, self.epoch))
         crowded = sum(1 for number in groups.values() if number > count)
         said = []
         if crowded and not expected:
@@ -230,6 +242,67 @@ class ClassBatches(_Batches):
         if alone:
             said.append(f"Without a negative, of a single class: {alone} of {plural(count, 'batch')}.")
         return said
+
+
+class SetBatches(ClassBatches):
+    """The same of items with several labels each: P groups, each of up to K samples that share a label.
+
+    Each label is dealt as a class would be, so an item of two labels is drawn under both. In a batch it is once, as it
+    is like all that share either: a second row of it would only count its pairs twice. So a batch may hold fewer than
+    P * K items, and of a label of fewer than K samples all of them, none twice.
+
+    An item that shares no label with any other is dealt by itself, as a class of one sample is. A label of one sample
+    is not dealt besides.
+
+    Args:
+        labels: int64 codes of shape (N, L), -1 where an item has fewer; each label of an item once.
+        classes_per_batch: P, at least 2.
+        samples_per_class: K, at least 2.
+        seed: see `ClassBatches`.
+        singletons: items that share no label are "negatives" or are left out ("drop").
+        class_sampling: see `ClassBatches`; an item that shares no label has one group an epoch.
+
+    Raises:
+        InputError: see `ClassBatches`.
+        DataError: no two items share a label, or nothing is left to tell them from.
+    """
+
+    def _members_of(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Positions of the samples of each label of several, in order of its code; then each item of none, alone."""
+        items, places = np.nonzero(labels != NONE)
+        codes = labels[items, places]
+        of_labels = np.split(items[np.argsort(codes, kind="stable")], np.cumsum(np.bincount(codes))[:-1])
+        shared = [own for own in of_labels if len(own) > 1]
+        alone = np.setdiff1d(np.arange(len(labels)), np.concatenate([items[:0], *shared]))
+        return [*shared, *alone[:, None]]
+
+    def _check(self) -> None:
+        if not any(len(own) > 1 for own in self._members):
+            raise DataError("No two items share a label, so nothing is like anything else.")
+        if len(self._used) < 2:
+            raise DataError("The items of the training data share a single label, and there is none to tell them from.")
+
+    def deal(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, each int64 positions of shape (up to P * K,), every item once."""
+        return [_firsts(batch) for batch in super().deal(epoch)]
+
+    def summary(self) -> str:
+        """What this epoch's batches hold, said aloud."""
+        shared, alone = (self._sizes > 1).sum(), int((self._sizes == 1).sum())
+        items = np.unique(np.concatenate([self._members[c] for c in self._used]))
+        said = [
+            f"{plural(len(self), 'batch')} an epoch, each of up to {self.classes_per_batch} labels × "
+            f"{self.samples_per_class} samples, every sample once, from {plural(len(items), 'sample')} with "
+            f"{plural(int(shared), 'label')} that they share."
+        ]
+        if self.class_sampling != "size":
+            said.append(self._sampling())
+        if alone:
+            kept = "Negatives only" if self.singletons == "negatives" else "Left out"
+            said.append(f"{kept}: {plural(alone, 'sample')} that share no label with another.")
+        if len(self._used) < self.classes_per_batch:
+            said.append(f"There are fewer than {self.classes_per_batch} labels, so a batch takes some more than once.")
+        return " ".join(said)
 
 
 class MinedBatches(ClassBatches):
@@ -367,6 +440,11 @@ def _topped_up(n: int, size: int, generator: np.random.Generator) -> np.ndarray:
     """`size` draws from n < size samples, whole permutations in turn: counts differ by at most one."""
     rounds = math.ceil(size / n)
     return np.concatenate([generator.permutation(n) for _ in range(rounds)])[:size]
+
+
+def _firsts(batch: np.ndarray) -> np.ndarray:
+    """Each position once, in order."""
+    return batch[np.sort(np.unique(batch, return_index=True)[1])]
 
 
 def _continued(left: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:

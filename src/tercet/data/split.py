@@ -18,8 +18,9 @@ def hold_out(records: Records, share: float = 0.2, by: str = "auto", seed: int =
     """Training records, held-out records, and a sentence that says how they were parted.
 
     Labels: whole classes where there are at least 5, of which 4 with two samples; otherwise samples of each
-    class that has at least 4. Triplets and pairs: so that no item is on both sides where that is possible;
-    otherwise row by row. Items without labels: so many of them.
+    class that has at least 4. Sets of labels: items, as there are no classes that do not overlap. Triplets and
+    pairs: so that no item is on both sides where that is possible; otherwise row by row. Items without labels: so
+    many of them.
 
     Args:
         records: items, triplets or pairs.
@@ -37,6 +38,8 @@ def hold_out(records: Records, share: float = 0.2, by: str = "auto", seed: int =
     generator = keyed(seed, "split")
     if records.form == "items":
         return _by_item(records, share, by, generator)
+    if records.sets is not None:
+        return _by_labelled_item(records, share, by, generator)
     if records.tuples is not None:
         return _by_tuples(records, share, by, generator)
     assert records.labels is not None
@@ -99,11 +102,38 @@ def _by_item(records: Records, share: float, by: str, generator: np.random.Gener
             f"{records.source} holds {total} items without labels; to hold two out, and to train on two, at least 4 "
             "are needed. Give validation data of its own."
         )
+    left, chosen = _drawn(total, share, generator)
+    sentence = f"Held out for validation: {len(chosen):,} of {total:,} items, which training does not see."
+    return records.take(left), records.take(chosen), sentence
+
+
+def _by_labelled_item(records: Records, share: float, by: str, generator: np.random.Generator) -> Held:
+    if by == "class":
+        raise InputError(
+            f"holdout_by is 'class', but items of {records.source} have several labels, so that no class can be held "
+            "out without some of another; allowed are 'row' and 'auto'."
+        )
+    total = len(records)
+    if total < 4:
+        raise DataError(
+            f"{records.source} holds {plural(total, 'item')}; to hold two out, and to train on two, at least 4 are "
+            "needed. Give validation data of its own."
+        )
+    left, chosen = _drawn(total, share, generator)
+    train, out = records.take(left), records.take(chosen)
+    known = len(set(train.classes) & set(out.classes))
+    sentence = (
+        f"Held out for validation: {len(out):,} of {total:,} samples, drawn one by one as their labels overlap. "
+        f"Training sees {known:,} of their {plural(len(out.classes), 'label')} on other samples."
+    )
+    return train, out, sentence
+
+
+def _drawn(total: int, share: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to keep and to hold out, at least two of each."""
     number = min(max(2, round(share * total)), total - 2)
     chosen = np.sort(generator.permutation(total)[:number])
-    left = np.setdiff1d(np.arange(total), chosen)
-    sentence = f"Held out for validation: {number:,} of {total:,} items, which training does not see."
-    return records.take(left), records.take(chosen), sentence
+    return np.setdiff1d(np.arange(total), chosen), chosen
 
 
 def _by_tuples(records: Records, share: float, by: str, generator: np.random.Generator) -> Held:

@@ -6,8 +6,8 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tercet.data.folders import decode_utf8
+from tercet.data.label_column import is_list
 from tercet.errors import DataError, suggest
 
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))  # lower case: no value
@@ -29,6 +30,8 @@ class Table:
     columns: dict[str, Any]
     lines: Sequence[int] | None = None
     """Line of each row in the file, where it is known (JSON lines)."""
+    lists: Mapping[str, Any] = field(default_factory=dict)
+    """The columns that hold lists, as Arrow arrays of lists: of labels, as nothing else can be one."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -49,6 +52,14 @@ class Table:
     def listed(self) -> str:
         """The columns, for messages."""
         return ", ".join(self.columns)
+
+    def refuse_list(self, name: str) -> None:
+        """Raise DataError where a column that is to hold items holds lists; the message names the first."""
+        if name in self.lists:
+            cells = zip(self.lists[name].to_pylist(), self.texts(name), strict=True)  # some may stand alone
+            row = next((row for row, (cell, text) in enumerate(cells) if cell not in (None, [text])), 0)
+            where = f"{self.source}, {self.place(row)}:" if self.lines is None else f"{self.source}:{self.lines[row]}:"
+            raise DataError(f"{where} {name!r} holds a list; allowed are text and numbers.")
 
     def texts(self, name: str) -> list[str | None]:
         """A column as text; whole numbers lose their ".0"."""
@@ -109,7 +120,7 @@ def table_of_frame(frame: Any) -> Table:
     _check_header(names, source)
     if not names or table.num_rows == 0:
         raise DataError(f"{source} holds no rows.")
-    return Table(source, {name: _parquet_column(table[name], name, source) for name in names})
+    return _arrow_table(source, {name: table[name] for name in names})
 
 
 def _load_csv(path: Path, source: str) -> Table:
@@ -169,8 +180,14 @@ def _load_jsonl(path: Path, source: str) -> Table:
             rows.append(_parse_json(line, f"{source}:{number}"))
             lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _json_column([row.get(name) for row in rows], name, lines, source) for name in names}
-    return Table(source, columns, lines)
+    cells = {name: [row.get(name) for row in rows] for name in names}
+    columns = {name: _json_column(values, name, lines, source) for name, values in cells.items()}
+    lists = {
+        name: list_column(values, lambda row: f"{source}:{lines[row]}", name)
+        for name, values in cells.items()
+        if any(isinstance(value, list) for value in values)
+    }
+    return Table(source, columns, lines, lists)
 
 
 def _parse_json(line: str, place: str) -> dict[str, Any]:
@@ -185,14 +202,30 @@ def _parse_json(line: str, place: str) -> dict[str, Any]:
 
 def _json_column(values: list[Any], name: str, lines: Sequence[int], source: str) -> Any:
     for line, value in zip(lines, values, strict=True):
-        if isinstance(value, list | dict):
-            raise DataError(f"{source}:{line}: {name!r} holds a {type(value).__name__}; allowed are text and numbers.")
+        if isinstance(value, dict):
+            raise DataError(f"{source}:{line}: {name!r} holds a dict; allowed are text and numbers.")
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float}:
         return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
     return pa.array([as_text(value) for value in values], pa.string())
+
+
+def list_column(values: list[Any], place: Callable[[int], str], name: str) -> Any:
+    """A column of lists as lists of text; a value that stands alone is a list of one.
+
+    Raises:
+        DataError: a list holds lists, or objects.
+    """
+    lists = [value if isinstance(value, list) or value is None else [value] for value in values]
+    for row, value in enumerate(lists):
+        odd = next((one for one in value or () if isinstance(one, list | dict)), None)
+        if odd is not None:
+            raise DataError(f"{place(row)}: {name!r} holds a {type(odd).__name__} in a list; allowed are text and "
+                            "numbers.")  # fmt: skip
+    cells = [None if value is None else [as_text(one) for one in value] for value in lists]
+    return pa.array(cells, pa.list_(pa.string()))
 
 
 def _load_parquet(path: Path, source: str) -> Table:
@@ -203,7 +236,13 @@ def _load_parquet(path: Path, source: str) -> Table:
     except (pa.ArrowException, OSError) as cause:
         raise DataError(f"{source} cannot be read as Parquet: {str(cause).rstrip('.')}.") from None
     _check_header(table.column_names, source)
-    return Table(source, {name: _parquet_column(table[name], name, source) for name in table.column_names})
+    return _arrow_table(source, {name: table[name] for name in table.column_names})
+
+
+def _arrow_table(source: str, columns: dict[str, Any]) -> Table:
+    lists = {name: column for name, column in columns.items() if is_list(column.type)}
+    plain = {name: _parquet_column(column, name, source) for name, column in columns.items()}
+    return Table(source, plain, lists=lists)
 
 
 def _parquet_column(column: Any, name: str, source: str) -> Any:

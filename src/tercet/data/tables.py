@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from tercet.data.columns import Layout, find_layout
 from tercet.data.features import Features, code_rows, missing_of, places, width_of
-from tercet.data.label_column import at_level
-from tercet.data.records import Records, Skipped, encode_labels, listed, plural, shorten
+from tercet.data.label_column import as_labels
+from tercet.data.labels import NO_LABELS, Labels
+from tercet.data.records import Records, Skipped, listed, plural, shorten
 from tercet.data.sides import SIDES, Sided
 from tercet.data.tablefiles import Table, load_table
 from tercet.data.wishes import Wishes
@@ -38,12 +40,18 @@ def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) 
     elif layout.form in ("triplets", "pairs", "marked-pairs", "scored-pairs"):
         records = _read_tuples(table, layout, folders)
     else:
-        labels, classes = (None, ()) if layout.label is None else _read_labels(table, layout.label, wishes)
+        labels = NO_LABELS if layout.label is None else _read_labels(table, layout.label, wishes)
         if layout.kind == "tabular":
-            records = _read_features(table, layout, labels, classes, wishes.missing)
+            records = _read_features(table, layout, labels, wishes.missing)
         else:
-            records = _read_items(table, layout, folders, labels, classes)
+            records = _read_items(table, layout, folders, labels)
         if layout.forged is not None:
+            if records.sets is not None:
+                raise DataError(
+                    f"{source} marks forgeries in {layout.forged!r}, and its items have several labels in "
+                    f"{layout.label!r}; a forgery imitates one class. Give one label an item, or rename "
+                    f"{layout.forged!r} if it marks something else."
+                )
             records = _with_forged(
                 records, _read_marks(table, layout.forged, "the item is forged", "Correct it."), table
             )
@@ -100,25 +108,20 @@ def _lacking(records: Records) -> str:
     return f"; missing and imputed: {counted}" if missing else ""
 
 
-def _read_labels(table: Table, column: str, wishes: Wishes) -> tuple[np.ndarray, tuple[str, ...]]:
-    names = table.texts(column)
-    for row, name in enumerate(names):
-        if name is None or not name.strip():
-            raise DataError(
-                f"{table.source}, {table.place(row)}, column {column!r}: the label is missing. "
-                f"Fill it in or remove the row."
-            )
-    plain = [str(name).strip() for name in names]
-    if wishes.label_level is not None:
-        plain = [at_level(name, wishes.label_level) for name in plain]
-    labels, classes = encode_labels(plain)
+def _read_labels(table: Table, column: str, wishes: Wishes) -> Labels:
+    values = table.lists.get(column)
+    values = pa.array(table.texts(column), pa.string()) if values is None else values
+    found = as_labels(values, table.source, column, table.place, wishes.label_level, wishes.label_separator)
+    labels = Labels.of(found.texts.to_pylist(), found.counts)
     if wishes.labelled:
-        check_several(classes, table.source, column)
-    return labels, classes
+        check_several(labels.classes, table.source, column)
+    return labels
 
 
 def check_several(classes: Sequence[str], source: str, column: str) -> None:
-    """Raise DataError for labels that are all the same."""
+    """Raise DataError for labels that are all the same, or where no item has one."""
+    if not len(classes):
+        raise DataError(f"{source} holds no label in column {column!r}; at least two are needed to tell apart.")
     if len(classes) < 2:
         raise DataError(
             f"{source} holds a single class, {classes[0]!r} in column {column!r}; at least two are "
@@ -126,9 +129,7 @@ def check_several(classes: Sequence[str], source: str, column: str) -> None:
         )
 
 
-def _read_features(
-    table: Table, layout: Layout, labels: np.ndarray | None, classes: tuple[str, ...], missing: str
-) -> Records:
+def _read_features(table: Table, layout: Layout, labels: Labels, missing: str) -> Records:
     """A row an item: its numbers, coded where some are missing or no numbers. See `data/features.py`."""
     names = [table.place(row) for row in range(len(table))]
     plain = set(layout.kinds) == {"number"}
@@ -136,20 +137,20 @@ def _read_features(
         numbers = np.stack([table.numbers(column)[0] for column in layout.columns], axis=1)
         if missing == "error" or not np.isnan(numbers).any():
             items = finite(numbers, layout.columns, table.source, names)
-            return _rows(table, layout, items, names, labels, classes, None)
+            return _rows(table, layout, items, names, labels, None)
     items, features = code_rows(table, layout.columns, layout.kinds)
     if missing == "error":
         _refuse_missing(items, features, table)
-    records = _rows(table, layout, items, names, labels, classes, features)
+    records = _rows(table, layout, items, names, labels, features)
     empty = np.flatnonzero(np.all(np.isnan(items) | (items == 0) & _of_texts(features), axis=1))
     return records.without((int(row), "every value is missing") for row in empty)
 
 
 def _rows(
-    table: Table, layout: Layout, items: np.ndarray, names: list[str], labels: np.ndarray | None,
-    classes: tuple[str, ...], features: Features | None,
-) -> Records:  # fmt: skip
-    return Records("tabular", items, names, labels, classes, None, None, layout.columns, (), table.source, "", features)
+    table: Table, layout: Layout, items: np.ndarray, names: list[str], labels: Labels, features: Features | None
+) -> Records:
+    records = Records("tabular", items, names, None, (), None, None, layout.columns, (), table.source, "", features)
+    return records.labelled(labels)
 
 
 def _of_texts(features: Features) -> np.ndarray:
@@ -184,16 +185,14 @@ def finite(features: np.ndarray, columns: Sequence[str], source: str, places: Se
     )
 
 
-def _read_items(
-    table: Table, layout: Layout, folders: Sequence[Path], labels: np.ndarray | None, classes: tuple[str, ...]
-) -> Records:
+def _read_items(table: Table, layout: Layout, folders: Sequence[Path], labels: Labels) -> Records:
     """A row an item: a text, or a path to an image."""
     values = table.filled_texts(layout.columns[0])
     if layout.kind == "text":
         names = [shorten(value) for value in values]
-        return Records("text", values, names, labels, classes, None, None, (), (), table.source, "")
+        return Records("text", values, names, None, (), None, None, (), (), table.source, "").labelled(labels)
     paths, missing = find_files(values, folders)
-    records = Records("image", paths, values, labels, classes, None, None, (), (), table.source, "")
+    records = Records("image", paths, values, None, (), None, None, (), (), table.source, "").labelled(labels)
     return without_missing(records, missing, "say --root FOLDER for another")
 
 

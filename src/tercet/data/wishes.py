@@ -8,6 +8,12 @@ from typing import Literal
 
 KINDS = ("image", "text", "tabular")
 FORMS = ("labels", "triplets", "pairs", "marked-pairs", "scored-pairs", "items")
+READING = ("kind", "form", "label", "label_level", "label_separator", "columns", "root", "layout", "part")
+"""What may be said of data that a run is to read, which knows the rest from its training."""
+
+LABELLED = ("labels", "label-sets")
+"""The forms of records whose items have labels: one each, or a set each. They are asked for by the first."""
+
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
     ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",
@@ -38,6 +44,7 @@ class Wishes:
     dates: tuple[str, ...] | None = None
     texts: tuple[str, ...] | None = None
     label_level: int | None = None
+    label_separator: str | None = None
 
     @property
     def named(self) -> dict[str, str]:

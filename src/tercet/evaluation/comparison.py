@@ -108,7 +108,7 @@ class Difference:
 
 
 def measure_labelled(
-    embeddings: np.ndarray, labels: np.ndarray, distance: Any, seed: int = 0, units: np.ndarray | None = None
+    embeddings: np.ndarray, labels: Any, distance: Any, seed: int = 0, units: np.ndarray | None = None
 ) -> Measured:
     """Retrieval, leave one out, and verification of all pairs (or a seeded sample, the same for every run).
 
@@ -117,7 +117,7 @@ def measure_labelled(
 
     Args:
         embeddings: of shape (N, D).
-        labels: (N,).
+        labels: (N,), or several an item, see `retrieval`.
         distance: any distance of `tercet.distances`.
         seed: of samples.
         units: what is held to account for an item where that is no label: of a forgery its writer, (N,).
@@ -126,7 +126,8 @@ def measure_labelled(
     figures = dict(_of_pairs(pairs))
     found = retrieval(embeddings, labels, (1,), distance)
     if len(found.query_rows):
-        rivals = rivals_within(embeddings, labels, OF_RETRIEVAL, distance, seed=seed)
+        several = not found.relevance.has_one_label  # then a neighbour is of no one class, which could be in the way
+        rivals = None if several else rivals_within(embeddings, labels, OF_RETRIEVAL, distance, seed=seed)
         for name, values in found.figures().items():
             if name in OF_RETRIEVAL:
                 own = mean_contributions(name, values, found.query_classes, rivals)
@@ -138,7 +139,7 @@ def measure_labelled(
             name: (value, replace(own, left=owner[own.left], right=owner[own.right]))
             for name, (value, own) in figures.items()
         }
-    return Measured(figures, len(np.unique(labels if units is None else units)), "class")
+    return Measured(figures, len(np.unique(found.relevance.classes if units is None else units)), "class")
 
 
 def measure_tuples(embeddings: np.ndarray, tuples: np.ndarray, similar: Any, distance: Any) -> Measured:

@@ -13,6 +13,7 @@ from tercet.distances import Distance, resolve
 from tercet.errors import InputError
 from tercet.evaluation.classes import class_codes
 from tercet.evaluation.curve import Curve
+from tercet.evaluation.relevance import are_several, relevance
 from tercet.neighbors.vectors import as_vectors
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def all_pairs(
 
     Args:
         embeddings: of shape (N, D).
-        labels: whole numbers of any width or strings, (N,).
+        labels: whole numbers of any width or strings, (N,); or several an item, see `retrieval`: the same are then
+            those that share one, and they are listed as `gallery_pairs` does.
         distance: any distance of `tercet.distances`.
         max_pairs: at least 2; by default a thousand million, or as many as take no longer, for rows of more than 128
             numbers or distances other than those through products. Pairs of which more than 20 million are of the rarer
@@ -100,6 +102,11 @@ def all_pairs(
         seed: of the sample.
     """
     rows_ND = as_vectors(embeddings, "embeddings")
+    if are_several(labels):
+        from tercet.evaluation.gallery_pairs import gallery_pairs  # which lists pairs as this does
+
+        known = relevance(labels, len(rows_ND), None, None, None, None, None)
+        return gallery_pairs(embeddings, None, known, distance, MOST_LISTED if max_pairs is None else max_pairs, seed)
     codes = class_codes(labels, len(rows_ND))
     metric = resolve(distance)
     max_pairs = _most_counted(rows_ND, metric) if max_pairs is None else max_pairs

@@ -191,7 +191,7 @@ def label_codes(labels: Any, n_queries: int, others: Any, n_others: int | None) 
     Codes are numbered as labels first appear, so that no seeded sample depends on what they are called.
     """
     sides = [(labels, n_queries, "labels")] + ([] if n_others is None else [(others, n_others, "gallery_labels")])
-    if any(_are_several(given) for given, _, _ in sides):
+    if any(are_several(given) for given, _, _ in sides):
         own, other = encode_labels(labels, n_queries, others if n_others is not None else None, n_others or 0)
         found = [own.numpy()] if other is None else [own.numpy(), other.numpy()]
         found = [codes.reshape(len(codes), -1) for codes in found]
@@ -202,7 +202,7 @@ def label_codes(labels: Any, n_queries: int, others: Any, n_others: int | None) 
     return codes[0][:, None], codes[-1][:, None], names
 
 
-def _are_several(labels: Any) -> bool:
+def are_several(labels: Any) -> bool:
     """Whether items may have several labels: multi-hot rows, or collections."""
     if isinstance(labels, (torch.Tensor, np.ndarray)) and labels.ndim == 2:
         return True

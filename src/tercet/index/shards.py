@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from tercet.data.records import Records, Skipped, plural
 from tercet.data.sides import SIDES
+from tercet.data.wishes import LABELLED
 from tercet.errors import DataError, InputError, RunError
 from tercet.neighbors.quantised import Quantised, quantised
 from tercet.training.folder import files
@@ -241,9 +242,7 @@ def _embedded(model: Model, records: Records, rows: range, kind: str) -> tuple[A
     skipped = [(names[place], reason) for place, reason in found.unreadable]
     if not len(found.positions):
         return None, skipped
-    labels = None
-    if part.labels is not None:
-        labels = [part.classes[code] for code in part.labels[found.positions]]
+    labels = [part.label_name(int(place)) or "" for place in found.positions] if part.form in LABELLED else None
     vectors = quantised(found.vectors, kind)
     return pa.table(columns_of(vectors, [names[place] for place in found.positions], labels)), skipped
 

@@ -225,19 +225,22 @@ def class_size_figures(run: RunFolder) -> list[Figure]:
     edges = [sizes[0] + width * place for place in range((sizes[-1] - sizes[0]) // width + 2)]
     counts = [sum(low <= size < high for size in sizes) for low, high in pairwise(edges)]
     middle = sizes[len(sizes) // 2] if len(sizes) % 2 else (sizes[len(sizes) // 2 - 1] + sizes[len(sizes) // 2]) / 2
+    several = run.summary.get("several_labels", False)
+    kind = "labels" if several else "classes"
     caption = (
-        f"{number(len(sizes))} classes of {number(sizes[0])} to {number(sizes[-1])} items, half of them of at most "
-        f"{number(middle)}; {number(sum(sizes))} items in all."
+        f"{number(len(sizes))} {kind} of {number(sizes[0])} to {number(sizes[-1])} items, half of them of at most "
+        f"{number(middle)}{'' if several else f'; {number(sum(sizes))} items in all'}."
     )
     alone = sum(size == 1 for size in sizes)
-    if alone:
+    if alone and not several:
         caption += f" {number(alone)} of the classes hold a single item, which has no positive."
     centred = [edge - 0.5 for edge in edges]
     rows: list[list[Any]] = [[low, high - 1, count] for (low, high), count in zip(pairwise(edges), counts, strict=True)]
-    table: Any = (["items from", "to", "classes"], rows)
+    table: Any = (["items from", "to", kind], rows)
+    of_one = "items of a label" if several else "items of a class"
     return [
-        Chart("classes", "Sizes of the classes trained on", caption, [Series("classes", FIRST, centred, counts)],
-              "items of a class", "classes", bars=True, table=table).figure()
+        Chart("classes", f"Sizes of the {kind} trained on", caption, [Series(kind, FIRST, centred, counts)],
+              of_one, kind, bars=True, table=table).figure()
     ]  # fmt: skip
 
 

@@ -26,9 +26,10 @@ def problems(run: RunFolder, name: str | None) -> dict[str, Any]:
 
 def _told(run: RunFolder, name: str | None) -> list[str]:
     said = []
-    sizes = set(run.class_sizes.values())
+    sizes, several = set(run.class_sizes.values()), run.summary.get("several_labels", False)
     if len(sizes) == 1:
-        said.append(f"It was trained on {number(len(run.class_sizes))} classes of {number(sizes.pop())} items each.")
+        kind = "labels" if several else "classes"
+        said.append(f"It was trained on {number(len(run.class_sizes))} {kind} of {number(sizes.pop())} items each.")
     found = run.copies
     if found:
         words = _counted(found["n_copies"], "item of the training data is a copy of another",
@@ -36,7 +37,10 @@ def _told(run: RunFolder, name: str | None) -> list[str]:
         said.append(f"{words}, byte for byte.")
         if found["n_contradictory"]:
             words = _counted(found["n_contradictory"], "thing is", "things are")
-            said.append(f"{words} in several classes at once; at most one of them can be right.")
+            said.append(
+                f"{words} there with different labels." if several
+                else f"{words} in several classes at once; at most one of them can be right."
+            )  # fmt: skip
     if name:
         n_known = run.evaluations[name].get("duplicates", 0)
         words = _counted(n_known, f"item of “{name}” is", f"items of “{name}” are")

@@ -18,7 +18,7 @@ import tomli_w
 
 import tercet
 from tercet.data.options import Augmentation, preset
-from tercet.data.wishes import LayoutName
+from tercet.data.wishes import LABELLED, LayoutName
 from tercet.encoders.options import (
     CustomOptions,
     EncoderOptions,
@@ -106,6 +106,10 @@ an item's views are alike (views)."""
     label_level: int | None = None
     """Of labels such as animal/dog/poodle, or of folders within folders, how many parts count; all parts of a label, \
 and the first folder, when left open."""
+
+    label_separator: str | None = None
+    """What stands between the labels of an item in a table's cell, such as ; or |. Without it a cell is one label; \
+lists, as in JSONL and Parquet, need none."""
 
     columns: tuple[str, ...] | None = None
     """The columns of a table that hold the items: one of paths or texts, or several of features."""
@@ -560,7 +564,7 @@ def sized(batch: BatchOptions, form: str) -> BatchOptions:
     faults = _unlike_batch_size(batch)
     if faults:
         raise ConfigError("; ".join(faults) + ".")
-    if form != "labels":
+    if form not in LABELLED:
         return dataclasses.replace(batch, rows_per_batch=batch.batch_size)
     classes = batch.batch_size // max(batch.samples_per_class, 1)
     if classes < 2:

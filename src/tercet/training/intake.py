@@ -15,14 +15,14 @@ from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.split import hold_out
 from tercet.data.tablefiles import is_frame
-from tercet.data.wishes import TABLE_SUFFIXES
+from tercet.data.wishes import LABELLED, TABLE_SUFFIXES
 from tercet.errors import DataError, InputError
 from tercet.training.batches.views import as_items
 from tercet.training.config import DataOptions
 from tercet.training.reporter import Reporter
 from tercet.training.request import Request
 
-OF_TABLES = ("label", "columns", "root", "towers", "categories", "dates", "texts")
+OF_TABLES = ("label", "label_separator", "columns", "root", "towers", "categories", "dates", "texts")
 """The options that name columns of a table, or say where its paths start."""
 
 
@@ -32,6 +32,11 @@ def read_data(request: Request, reporter: Reporter) -> tuple[Records, Records]:
     refuse_idle(request.source, dataclasses.asdict(request.data))
     records = read_source(request.source, request.data, not has_views or request.data.form == "labels")
     _refuse_scores(records)
+    if request.data.label_separator is not None and records.form not in (*LABELLED, "items"):
+        raise InputError(
+            f"label_separator is {request.data.label_separator!r}, and {records.source} holds "
+            f"{records.form.replace('-', ' ')}, which have no labels. Leave it out."
+        )
     records = as_items(records) if has_views else records
     reporter.say(f"training data: {records.description}")
     for one in records.skipped[:3]:
@@ -92,7 +97,7 @@ def own_part(request: Request, part: str) -> Records | None:
 def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
     """Validation data of a training without labels, which may have some."""
     records = as_items(read_source(source, dataclasses.replace(options, form=None), labelled=False))
-    if records.form not in ("labels", "pairs", "items"):
+    if records.form not in (*LABELLED, "pairs", "items"):
         raise DataError(
             f"{records.source} holds {records.form.replace('-', ' ')}; to validate a training without labels, give "
             "items with labels or without, or positive pairs."
@@ -129,7 +134,7 @@ def refuse_idle(source: Any, given: Mapping[str, Any]) -> None:
     """Raise InputError where options that say how to read a table are given for a path that is none."""
     if not isinstance(source, (str, Path)) or not Path(source).exists() or is_table(source):
         return
-    named = [f"--{name}" for name in OF_TABLES if given.get(name) is not None]
+    named = [f"--{name.replace('_', '-')}" for name in OF_TABLES if given.get(name) is not None]
     named += ["--missing"] if given.get("missing") == "error" else []
     if named:
         raise InputError(f"{' and '.join(named)} can only be given for a table; {source} is none.")
@@ -142,7 +147,7 @@ def read_source(source: Any, options: DataOptions, labelled: bool = True, usual_
         source, kind=options.kind, form=options.form, labelled=labelled,
         label=table.label, columns=table.columns, root=table.root, towers=table.towers, missing=table.missing,
         categories=table.categories, dates=table.dates, texts=table.texts, label_level=options.label_level,
-        layout=options.layout, part=options.part, usual_part=usual_part,
+        label_separator=table.label_separator,        layout=options.layout, part=options.part, usual_part=usual_part,
     )  # fmt: skip
 
 

@@ -89,7 +89,8 @@ def mine_records(
 ) -> MinedRecords:
     """Embed records, mine triplets of them, and write these where `out` says; see `tercet.mine`."""
     if records.form != "labels":
-        raise DataError(f"{records.source} holds {records.form}, and mining needs a label for every item.")
+        held = "several labels an item" if records.sets is not None else records.form
+        raise DataError(f"{records.source} holds {held}, and mining needs one label for every item.")
     if groups is not None and len(groups) != len(records):
         raise InputError(f"there are {len(records):,} items and {len(groups):,} groups; each item needs one, or None.")
     if out is not None:

@@ -17,6 +17,7 @@ from tercet.data.augmentation import check_channels
 from tercet.data.options import Augmentation, without_idle_colours
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.data.wishes import LABELLED
 from tercet.encoders.adapters import remove_adapters
 from tercet.encoders.options import TowersOptions
 from tercet.errors import ConfigError, InputError, RunError
@@ -339,7 +340,7 @@ def _make_loss(request: Request, form: str) -> Loss:
 
 def _complete(request: Request, loss: Loss, model: Model, records: Records, held_form: str) -> Config:
     """The configuration with everything that the data decided, as it is written to the run."""
-    kind, form = _kind_of(records), cast(Any, records.form)
+    kind, form = _kind_of(records), cast(Any, "labels" if records.form in LABELLED else records.form)
     training = request.training
     options = options_of(loss) if isinstance(loss, BatchLoss) else own_options(request.loss, loss)
     if options.distance is None:
@@ -417,6 +418,7 @@ def _summary(
         "title": f"{kind} embedding, trained on {config.source}",
         "train": train.records.count(),
         "validation": held.count(),
+        **({"several_labels": True} if train.records.sets is not None else {}),
         "source": config.source,
         "reason": outcome.reason,
         "steps": outcome.steps,

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tercet.data.folders import decode_utf8
-from tercet.data.records import Records, Skipped, encode_labels, listed, shorten
+from tercet.data.labels import Labels
+from tercet.data.records import Records, Skipped, listed, shorten
 from tercet.errors import DataError
 
 
@@ -122,11 +123,10 @@ def labelled_part(files: Files, pictures: Sequence[Picture], what: str, skipped:
     if not there:
         raise DataError(f"{files.source}: none of the {len(pictures):,} images of {what} is there. {listed(gone)}"
                         if gone else f"{files.source}: {what} has no images.")  # fmt: skip
-    labels, classes = encode_labels([one.label for one in there])
     records = Records(
-        "image", [str(one.path) for one in there], [one.name for one in there], labels, classes, None, None, (),
+        "image", [str(one.path) for one in there], [one.name for one in there], None, (), None, None, (),
         (*skipped, *gone), files.source, "",
-    )  # fmt: skip
+    ).labelled(Labels.of([one.label for one in there]))  # fmt: skip
     groups = tuple(one.group for one in there) if any(one.group for one in there) else None
     return Part(records.described(what), groups)
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tercet.data.labels import NONE
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.data.wishes import LABELLED
 from tercet.distances import resolve
 from tercet.errors import DataError, InputError
 from tercet.evaluation import (
@@ -75,10 +77,11 @@ class Assessment:
 
 
 def class_sizes(records: Records) -> dict[str, int]:
-    """How many items each class has; nothing for records without labels."""
-    if records.labels is None:
+    """How many items each class, or each of several labels, has; nothing for records without labels."""
+    codes = records.labels if records.sets is None else records.sets[records.sets != NONE]
+    if codes is None:
         return {}
-    counts = np.bincount(records.labels, minlength=len(records.classes))
+    counts = np.bincount(codes, minlength=len(records.classes))
     return {name: int(count) for name, count in zip(records.classes, counts, strict=True)}
 
 
@@ -133,12 +136,12 @@ def evaluate_vectors(
         pairs = asked.pairs or pairs_across(vectors, labels_of(records), sides, distance, max_pairs or MOST_LISTED)
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
-    if records.form in ("labels", "pairs"):
+    if records.form in (*LABELLED, "pairs"):
         if records.labels is not None and records.forged is None and trained and set(records.classes) <= set(trained):
             settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
-        if records.labels is None:
+        if records.form == "pairs":
             _check_no_gallery(records, searched)
-        labels = labels_of(records) if records.labels is None else written_labels(records)
+        labels = labels_of(records) if records.form == "pairs" else written_labels(records)
         known = asked.pairs
         if records.forged is not None and known is None and searched.gallery is None:
             known = _labelled_pairs(vectors, records, distance, max_pairs)
@@ -147,7 +150,7 @@ def evaluate_vectors(
         )
         if records.forged is not None and intervals:
             found = _with_forgeries(found, vectors, records, settings)
-        return found if records.labels is not None else replace(found, classes=[])  # the pairs' numbers name nothing
+        return replace(found, classes=[]) if records.form == "pairs" else found  # the pairs' numbers name nothing
     _check_no_search(records, searched)
     if searched.ks != USUAL_KS:
         raise DataError(f"{records.source} holds {records.form}; ks are for data with labels, which is searched.")
@@ -188,7 +191,7 @@ def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
     """The pairs that the threshold for same or different is calibrated on."""
     if records.kind == SIDES:
         return pairs_across(vectors, labels_of(records), _sides_of(records), distance)
-    if records.form in ("labels", "pairs"):
+    if records.form in (*LABELLED, "pairs"):
         return _labelled_pairs(vectors, records, distance, None)
     assert records.tuples is not None
     return given_pairs(vectors, records.tuples, records.similar, distance)
@@ -196,6 +199,8 @@ def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
 
 def _labelled_pairs(vectors: np.ndarray, records: Records, distance: Any, max_pairs: int | None) -> Pairs:
     """All pairs; intervals are over writers, to whom their forgeries belong, though these are the same as nothing."""
+    if records.sets is not None:
+        return all_pairs(vectors, records.label_lists(), distance, max_pairs)
     found = all_pairs(vectors, labels_of(records), distance, max_pairs)
     if records.labels is None or records.forged is None:
         return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from tercet.data.loaders import make_loader
 from tercet.data.records import Records, Skipped, plural
+from tercet.data.wishes import LABELLED
 from tercet.distances import Distance
 from tercet.errors import DataError, InputError, RunError
 from tercet.evaluation.comparison import (
@@ -206,9 +207,10 @@ def _measure(run: Compared, records: Records, reporter: Reporter) -> Measured:
     loader = make_loader(run.model.options, records.items)
     loader.check()
     vectors = run.model.encode(loader, np.arange(len(records)), reporter, f"embedding with {run.name}")
-    if records.form in ("labels", "pairs"):
+    if records.form in (*LABELLED, "pairs"):
         writers = None if records.forged is None else records.labels
-        return measure_labelled(vectors, labels_of(records), run.distance, units=writers)
+        labels = labels_of(records) if records.sets is None else records.label_lists()
+        return measure_labelled(vectors, labels, run.distance, units=writers)
     assert records.tuples is not None
     return measure_tuples(vectors, records.tuples, records.similar, run.distance)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tercet.data.records import Records
+from tercet.data.wishes import LABELLED
 from tercet.distances import Distance
 from tercet.errors import DataError, InputError
 from tercet.evaluation.clustering import with_clusters
@@ -94,10 +95,10 @@ def check_examined(records: Records, clustering: bool, margin: float | None, by_
     if records.form == "items":
         raise DataError(f"{records.source} has no labels, pairs or triplets to evaluate with.")
     if clustering and records.form != "labels":
-        raise InputError(f"clustering is for items with labels; {records.source} holds {records.count()}.")
+        raise InputError(f"clustering is for items with labels, one each; {records.source} holds {records.count()}.")
     if margin is not None and records.form != "triplets":
         raise InputError(f"margin is for triplets; {records.source} holds {records.count()}.")
-    if by_class and records.form != "labels":
+    if by_class and records.form not in LABELLED:
         raise DataError(f"{records.source} holds {records.form.replace('-', ' ')}; by_class is for data with labels.")
 
 

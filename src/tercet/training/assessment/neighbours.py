@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from tercet.data.labels import NONE, are_alike
 from tercet.data.randomness import keyed
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.data.wishes import LABELLED
 from tercet.distances import Distance
 from tercet.mining.items import Items
 from tercet.mining.options import MiningOptions
@@ -39,7 +41,8 @@ class Neighbours:
         queries: which rows were asked, (Q,) int64, in the order that they were drawn.
         indices: their neighbours, (Q, k) int64; -1 where a side holds fewer than k.
         distances: to them, (Q, k) float32.
-        labels: codes of all items that say who is alike, (N,) int64; None where nothing does.
+        labels: codes of all items that say who is alike, (N,) int64, or (N, L) of several and -1; None where nothing
+            does.
     """
 
     queries: np.ndarray
@@ -69,13 +72,20 @@ class Neighbours:
                 query_rows=own if sides is None else None,
             )  # fmt: skip
             indices[asked, :width], distances[asked, :width] = among[places.numpy()], found.numpy()
-        labels = labels_of(records) if records.form in ("labels", "pairs") else None
+        labels = labels_of(records) if records.form in (*LABELLED, "pairs") else None
         return cls(queries, indices, distances, labels)
 
     def are_right(self) -> np.ndarray:
-        """Whether each neighbour is of its query's class, bool (Q, k); needs labels."""
+        """Whether each neighbour is of its query's class, or shares a label with it, bool (Q, k); needs labels."""
         assert self.labels is not None
-        return (self.indices >= 0) & (self.labels[self.indices] == self.labels[self.queries][:, None])
+        return (self.indices >= 0) & are_alike(self.labels[self.indices], self.labels[self.queries][:, None], 2)
+
+    def are_answerable(self) -> np.ndarray:
+        """Whether there is another item of each query's class, or with a label of its own, bool (Q,); needs labels."""
+        assert self.labels is not None
+        known = self.labels != NONE
+        sizes = np.append(np.bincount(self.labels[known]), 0)  # what NONE, the last, points to
+        return (sizes[self.labels[self.queries]].reshape(len(self.queries), -1) > 1).any(axis=1)
 
 
 def _searches(queries: np.ndarray, sides: np.ndarray | None, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -94,15 +104,14 @@ def mistaken_queries(found: Neighbours) -> list[dict[str, Any]]:
     if found.labels is None or not found.indices.shape[1]:
         return []
     right = found.are_right()[:, :SHOWN_NEIGHBOURS]
-    sizes = np.bincount(found.labels)
     own = found.labels[found.queries]
     wrong = (~right & (found.indices[:, :SHOWN_NEIGHBOURS] >= 0)).sum(axis=1)
-    candidates = np.flatnonzero((sizes[own] > 1) & ~right[:, 0] & (found.indices[:, 0] >= 0))
+    candidates = np.flatnonzero(found.are_answerable() & ~right[:, 0] & (found.indices[:, 0] >= 0))
     order = candidates[np.lexsort((found.queries[candidates], found.distances[candidates, 0], -wrong[candidates]))]
     chosen: list[dict[str, Any]] = []
-    seen: dict[int, int] = {}
+    seen: dict[bytes, int] = {}
     for place in order.tolist():
-        label = int(own[place])
+        label = own[place].tobytes()
         seen[label] = seen.get(label, 0) + 1
         if seen[label] <= MOST_OF_A_CLASS and len(chosen) < MOST_MISTAKEN:
             chosen.append({"query": int(found.queries[place]), "neighbours": _listed(found, place, right[place])})

@@ -58,8 +58,13 @@ class Searched:
         return found
 
 
-def written_labels(records: Records) -> np.ndarray:
-    """Each item's label as the data writes it, strings (N,); a forgery, which is like nothing, has its own."""
+def written_labels(records: Records) -> np.ndarray | list[list[str]]:
+    """Each item's label as the data writes it, strings (N,); a forgery, which is like nothing, has its own.
+
+    Of several labels an item a list of lists.
+    """
+    if records.sets is not None:
+        return records.label_lists()
     names = records.label_names()
     assert names is not None
     if records.forged is not None:

@@ -12,6 +12,7 @@ LARGER_IS_BETTER = {
 }
 SELECTIONS = {
     "labels": ("map_at_r", "recall_at_1", "auc", "eer"),
+    "label-sets": ("map_at_r", "recall_at_1", "auc", "eer"),
     "items": ("map_at_r", "recall_at_1", "auc", "eer"),
     "pairs": ("map_at_r", "recall_at_1", "auc", "eer"),
     "triplets": ("triplet_accuracy", "auc", "eer"),

@@ -49,8 +49,9 @@ def contents(
 def named(records: Records, position: int) -> Shown:
     """Name and class of an item; where it is of one of two sides, that side's name stands for its class."""
     shown = {"name": _cut(str(records.names[position]), LONGEST_NAME)}
-    if records.labels is not None:
-        shown["class"] = _cut(records.classes[records.labels[position]], LONGEST_NAME)
+    label = records.label_name(position)
+    if label is not None:
+        shown["class"] = _cut(label, LONGEST_NAME)
     elif records.kind == SIDES:
         shown["class"] = records.columns[records.items[position].side]
     return shown

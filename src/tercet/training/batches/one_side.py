@@ -9,7 +9,7 @@ from typing import Any
 from tercet.data.records import Records
 from tercet.data.sides import SIDES, Sided
 from tercet.data.tablefiles import load_table
-from tercet.data.wishes import IMAGE_SUFFIXES, TABLE_SUFFIXES
+from tercet.data.wishes import IMAGE_SUFFIXES, READING, TABLE_SUFFIXES
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, check_choice
 from tercet.training.config import DataOptions
@@ -33,7 +33,7 @@ def read_side(data: Any, side: str | None, options: TowersOptions, given: Mappin
         number = side_number(options, side)
         return data.of_side(number).as_side(number, options.sides)
     for word in given:
-        check_choice("option", word, ("kind", "form", "label", "label_level", "columns", "root", "layout", "part"))
+        check_choice("option", word, READING)
     wanted: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     refuse_idle(data, given)
     columns = _columns(data)

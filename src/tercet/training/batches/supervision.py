@@ -18,7 +18,7 @@ from tercet.data.class_index import ClassIndex
 from tercet.data.items import ItemBatches
 from tercet.data.paced import PacedBatches
 from tercet.data.records import Records
-from tercet.data.samplers import ClassBatches, MinedBatches, TupleBatches
+from tercet.data.samplers import ClassBatches, MinedBatches, SetBatches, TupleBatches
 from tercet.data.sides import SIDES
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
 from tercet.losses.base import BatchLoss
@@ -38,7 +38,7 @@ class Batch:
     """The items of a step, by position, and what is known of them."""
 
     positions: np.ndarray  # int64 (B,), each item once, but for a class topped up to K samples; or all, view by view
-    targets: np.ndarray  # labels (B,), or rows of positions in this batch (T, 2) or (T, 3)
+    targets: np.ndarray  # labels (B,) or sets of them (B, L), or rows of positions in this batch (T, 2) or (T, 3)
     similar: np.ndarray | None = None  # bool (T,)
     views: int = 1  # of each item
 
@@ -298,6 +298,7 @@ class Given(Supervision):
 
 SUPERVISIONS: dict[str, type[Supervision]] = {
     "labels": Labelled,
+    "label-sets": Labelled,
     "items": Labelled,
     "pairs": Labelled,
     "triplets": Given,
@@ -328,13 +329,16 @@ def make_supervision(
         sampler: Sampler = paced
     elif records.form == "items":
         sampler = ItemBatches(len(records), options.rows_per_batch, seed)
-    elif records.labels is None:
-        assert records.tuples is not None
+    elif records.tuples is not None:
         sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
     else:
-        settings = records.labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
+        labels = records.labels if records.sets is None else records.sets
+        assert labels is not None
+        settings = labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
         by = options.class_sampling
-        if options.mine_every:
+        if records.sets is not None:
+            sampler = SetBatches(*settings, by)
+        elif options.mine_every:
             sampler = MinedBatches(*settings, options.mine_every, mine_at_once, by)
         elif len(records) >= indexed.INDEXED_FROM:
             sampler = indexed.IndexedBatches(ClassIndex.build(settings[0]), *settings[1:], by)
@@ -365,6 +369,8 @@ def whole_loss(records: Records, loss: Loss, vectors: np.ndarray) -> float:
 def labels_of(records: Records) -> np.ndarray:
     """The label of each item of labelled records or positive pairs, int64 (N,); of items without labels its number.
 
+    Of sets of labels all of each item, (N, L), with -1 where there are fewer.
+
     Items that pairs join, directly or through others, share a label. Where every item is in one pair, that is the
     pair's number. Where an item is in several, numbering the pairs would make negatives of items that the table calls
     alike.
@@ -374,6 +380,8 @@ def labels_of(records: Records) -> np.ndarray:
         return np.where(records.forged, alone, records.labels)
     if records.labels is not None:
         return records.labels
+    if records.sets is not None:
+        return records.sets
     if records.tuples is None:
         return np.arange(len(records), dtype=np.int64)
     from scipy.sparse import coo_array

@@ -31,16 +31,20 @@ def copies(records: Records, contents: np.ndarray) -> dict[str, Any]:
     order = np.argsort(contents, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(contents[order])) + 1) if len(order) else []
     several = [group for group in groups if len(group) > 1]
-    labels = records.labels
-    differing = [] if labels is None else [group for group in several if len(set(labels[group].tolist())) > 1]
+    differing = [group for group in several if _contradict(records, group)]
     differing.sort(key=lambda group: int(group[0]))
     listed = [
-        [{"name": str(records.names[item]), "class": records.classes[labels[item]]} for item in group[:MOST_LISTED]]
+        [{"name": str(records.names[item]), "class": records.label_name(item)} for item in group[:MOST_LISTED]]
         for group in differing[:MOST_LISTED]
-        if labels is not None
     ]
     return {
         "n_copies": sum(len(group) - 1 for group in several),
         "n_contradictory": len(differing),
         "contradictory": listed,
     }
+
+
+def _contradict(records: Records, copies: np.ndarray) -> bool:
+    """Whether copies are in several classes; of items with several labels, whether any two have others."""
+    codes = records.labels if records.sets is None else records.sets
+    return codes is not None and bool((codes[copies] != codes[copies[0]]).any())

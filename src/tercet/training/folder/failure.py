@@ -32,11 +32,10 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
         StorageError: they could not be written.
     """
     target, positions = folder / FOLDER, fed.batch.positions
-    labels = records.labels
+    labels = {int(place): records.label_name(int(place)) for place in positions}
     items = [
-        {"name": str(records.names[place]), "position": int(place)}
-        | ({} if labels is None else {"class": records.classes[labels[place]]})
-        for place in positions
+        {"name": str(records.names[place]), "position": place} | ({} if label is None else {"class": label})
+        for place, label in ((int(place), labels[int(place)]) for place in positions)
     ]
     tensors = _tensors(fed.inputs)
     if embeddings is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.collectives import ALONE, Ranks
+from tercet.data.labels import NONE, are_alike
 from tercet.data.randomness import keyed
 from tercet.distances import Distance
 from tercet.encoders.base import Encoder
@@ -82,7 +83,7 @@ class VitalSigns:
         other = torch.from_numpy(own[:, None] != own[None])  # a sample drawn twice is no pair
         found |= _quantiles("distance", distances[other.triu(1)])
         if labels is not None:
-            found |= composition(batch) | _kinds(distances, other, torch.from_numpy(labels[chosen]))
+            found |= composition(batch) | _kinds(distances, other, labels[chosen])
             self.triplets = _sampled_triplets(self.supervision, distances, other, batch, chosen)
             if batch.views > 1 and np.array_equal(batch.targets, batch.positions):  # no label, which could be wrong
                 found = {name: value for name, value in found.items() if name not in ("strange_share", "adopted_share")}
@@ -95,9 +96,9 @@ class VitalSigns:
 
 
 def sample(items: int, labels: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
-    """Up to 128 of so many items, in order: drawn class by class, up to four of each, where there are labels."""
+    """Up to 128 of so many items, in order: drawn class by class, up to four of each, where each has one label."""
     order = generator.permutation(items)
-    if labels is None:
+    if labels is None or labels.ndim > 1:
         return np.sort(order[:SAMPLE])
     codes = labels[order]
     by_class = np.argsort(codes, kind="stable")
@@ -111,12 +112,14 @@ def sample(items: int, labels: np.ndarray | None, generator: np.random.Generator
 
 
 def composition(batch: Batch) -> Statistics:
-    """How many items and classes a batch holds, and the share of the class with most items."""
-    _, counts = np.unique(batch.targets, return_counts=True)
+    """How many items and classes, or labels, a batch holds, and the share of its items that are of the largest."""
+    found, counts = np.unique(batch.targets, return_counts=True)
+    if batch.targets.ndim > 1:
+        counts = counts[found != NONE]
     return {
         "n_items": len(batch.targets),
         "n_classes": len(counts),
-        "largest_class": float(counts.max() / counts.sum()),
+        "largest_class": float(counts.max(initial=0) / len(batch.targets)),
     }
 
 
@@ -129,11 +132,22 @@ def _distances(supervision: Supervision, distance: Distance, rows: Tensor) -> Te
     return distance.tile(rows, rows)
 
 
-def _kinds(distances: Tensor, other: Tensor, labels: Tensor) -> Statistics:
-    """Quantiles of positive and of negative distances, and which classes the nearest neighbours are of."""
-    same = labels[:, None] == labels[None]
-    positive, negative = distances[(same & other).triu(1)], distances[(~same).triu(1)]
+def _alike(labels: np.ndarray) -> Tensor:
+    """Which of S items are of one class, or share a label, bool (S, S)."""
+    return torch.from_numpy(are_alike(labels[:, None], labels[None], 2))
+
+
+def _kinds(distances: Tensor, other: Tensor, given: np.ndarray) -> Statistics:
+    """Quantiles of positive and of negative distances, and which classes the nearest neighbours are of.
+
+    Items with several labels are of no one class.
+    """
+    same = _alike(given)
+    positive, negative = distances[(same & other).triu(1)], distances[(~same & other).triu(1)]
     found = _quantiles("positive", positive) | _quantiles("negative", negative)
+    labels = torch.from_numpy(given)
+    if labels.ndim > 1:
+        return found
     if int((same & other).sum(1).max()) >= NEIGHBOURS - 1 and len(labels) > NEIGHBOURS:
         near = distances.masked_fill(~other, torch.inf).topk(NEIGHBOURS, largest=False).indices
         kinds = labels[near]
@@ -147,11 +161,10 @@ def _sampled_triplets(
     supervision: Supervision, distances: Tensor, other: Tensor, batch: Batch, chosen: np.ndarray
 ) -> Triplets:
     """Every triplet of the sampled items; of two sides, those whose anchor is on the other side."""
-    labels = torch.from_numpy(batch.targets[chosen])
     if isinstance(supervision, TwoSided):
         sides = torch.from_numpy(supervision.sides[batch.positions[chosen]])
         other = other & (sides[:, None] != sides[None])
-    same = labels[:, None] == labels[None]
+    same = _alike(batch.targets[chosen])
     return all_triplets(distances, same & other, ~same & other)
 
 

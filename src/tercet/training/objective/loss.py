@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tercet.data.labels import NONE
 from tercet.data.records import Records
 from tercet.distances import DISTANCES, Distance, Mahalanobis, Minkowski, resolve
 from tercet.errors import ConfigError, InputError, RunError, TercetWarning
@@ -186,8 +187,13 @@ def make_distance(options: LossOptions, state: Mapping[str, Tensor] | None = Non
 def given_labels(loss: Loss, records: Records, codes: np.ndarray) -> np.ndarray:
     """What a loss is given for the codes of labels, of shape (N,): the codes, or with margins per class the labels.
 
-    The classes of margins are the user's own words or numbers, of which the codes are places in an order.
+    For sets of codes, (N, L), these are lists of codes, in an array of objects. The classes of margins are the user's
+    own words or numbers, of which the codes are places in an order.
     """
+    if codes.ndim > 1:
+        lists = np.empty(len(codes), dtype=object)
+        lists[:] = [[code for code in row if code != NONE] for row in codes.tolist()]
+        return lists
     if not isinstance(loss, TripletLoss) or loss.margins is None:
         return codes
     number_of = {str(name): name for name in loss.margins.classes}

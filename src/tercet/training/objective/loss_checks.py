@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from tercet.data.labels import NONE
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
+from tercet.data.wishes import LABELLED
 from tercet.distances import Distance
 from tercet.errors import InputError
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
@@ -36,7 +38,9 @@ def check_loss(loss: Loss, config: Config, train: Records, held: Records) -> Non
     _check_batch(config.batch, train)
     if config.batch.memory:
         _check_remembers(loss, train)
-    if train.labels is None:
+    if train.sets is not None:
+        _check_takes_sets(config)
+    elif train.labels is None:
         _check_needs_no_labels(config, train)
     if not isinstance(loss, BatchLoss):
         return
@@ -67,7 +71,7 @@ def _check_no_forgeries(loss: Loss, config: Config) -> None:
 
 def _check_batch(batch: BatchOptions, records: Records) -> None:
     """Raise InputError where an option is set that says nothing of batches of this form."""
-    usual, of_labels = BatchOptions(), records.form == "labels"
+    usual, of_labels = BatchOptions(), records.form in LABELLED
     idle = ("rows_per_batch",) if of_labels else ("classes_per_batch", "samples_per_class", "singletons")
     for name in idle:
         if getattr(batch, name) != getattr(usual, name):
@@ -75,6 +79,20 @@ def _check_batch(batch: BatchOptions, records: Records) -> None:
             raise InputError(
                 f"{name} is {getattr(batch, name)!r}, and the data holds {records.form.replace('-', ' ')}, of which "
                 f"{instead} what a batch holds. Leave it out."
+            )
+
+
+def _check_takes_sets(config: Config) -> None:
+    """Raise InputError where an option is set that takes each item to have one label."""
+    for name, is_set in (
+        ("mine_every", config.batch.mine_every),
+        ("curriculum.pacing", config.curriculum.pacing is not None),
+        ("record_learned", config.training.record_learned),
+    ):
+        if is_set:
+            raise InputError(
+                f"{name} is set, which takes each item to have one label, and items of the data have several. Leave it "
+                "out."
             )
 
 
@@ -93,7 +111,7 @@ def _check_needs_no_labels(config: Config, records: Records) -> None:
 
 def _check_remembers(loss: Loss, records: Records) -> None:
     """Raise InputError unless the batch can be compared with a memory."""
-    if records.form not in ("labels", "pairs", "items"):
+    if records.form not in (*LABELLED, "pairs", "items"):
         raise InputError(
             f"memory is set, and the data holds {records.form.replace('-', ' ')}, which say nothing of other items: "
             "leave it out, or train on labels or positive pairs."
@@ -108,7 +126,7 @@ def _check_remembers(loss: Loss, records: Records) -> None:
 
 def _check_scheduled(loss: Loss, schedule: str, records: Records) -> None:
     """Raise InputError unless every mining of the schedule goes with the loss's other settings, and with the data."""
-    if records.form not in ("labels", "pairs"):
+    if records.form not in (*LABELLED, "pairs"):
         raise InputError(
             f"mining_schedule is set, and the data holds {records.form.replace('-', ' ')}, of which nothing is left to "
             "mine; leave it out."
@@ -189,6 +207,25 @@ def _faults_of_labels(loss: Loss, records: Records, name: str) -> list[str]:
     ]
 
 
+def _faults_of_sets(loss: Loss, records: Records, name: str) -> list[str]:
+    """Of items with several labels: a loss that takes one each, and a label that leaves no two items apart."""
+    assert records.sets is not None
+    if not isinstance(loss, BatchLoss):
+        return [
+            "a loss of your own takes one label an item, and items of the data have several; take a loss of Tercet's, "
+            "or give each item one label."
+        ]
+    if isinstance(loss, TripletLoss) and loss.margins is not None:
+        return ["margins per class need one label an item, and here items have several; give one margin for all."]
+    counts = np.bincount(records.sets[records.sets != NONE], minlength=len(records.classes))
+    if (counts == len(records)).any():
+        return [
+            f"all items of the {name} data have the label {records.classes[int(counts.argmax())]!r}, so that none is "
+            "unlike another; leave that label out."
+        ]
+    return _faults_of_labels(loss, records, name)
+
+
 def _faults_of_sides(loss: Loss) -> list[str]:
     """Two towers compare one side with the other, which takes a loss with a reference."""
     if not isinstance(loss, BatchLoss):
@@ -232,6 +269,7 @@ def _faults_of_rows(loss: BatchLoss) -> list[str]:
 
 _FORM_FAULTS: dict[str, Callable[[Loss, Records, str], list[str]]] = {
     "labels": _faults_of_labels,
+    "label-sets": _faults_of_sets,
     "items": _faults_of_labels,
     "pairs": _faults_of_labels,
     "triplets": _faults_of_triplets,

@@ -105,7 +105,8 @@ def _contents(train: Records, held: Records) -> str:
         except OSError as cause:
             raise DataError(f"{cause.filename} cannot be read: {cause.strerror}. Remove it, or mend it.") from None
         digest.update(repr((len(records), records.classes)).encode())
-        for column in (records.labels, records.tuples, records.similar):
+        sets = () if records.sets is None else (records.sets,)
+        for column in (records.labels, records.tuples, records.similar, *sets):
             digest.update(b"-" if column is None else column.tobytes())
     return digest.hexdigest()
 
