@@ -32,12 +32,11 @@ def write_labels(path: Path, rows: int, classes: int) -> None:
 
 def read_labels(folder: Path) -> None:
     """Labels as codes, which is done once for a table."""
-    import pyarrow.parquet as pq
-
     from tercet.data.label_column import write_codes
+    from tercet.data.rows import ParquetRows
 
-    batches = pq.ParquetFile(folder / "labels.parquet").iter_batches(1 << 18, columns=["label"], use_threads=False)
-    write_codes((batch.column(0) for batch in batches), folder / "codes", "labels", "label", str)
+    rows = ParquetRows([folder / "labels.parquet"], "labels")
+    write_codes(rows.batches("label"), folder / "codes", "labels", "label", rows.place)
 
 
 def build(folder: Path) -> None:

@@ -495,3 +495,15 @@ def test_vital_signs_of_sets():
         values = [float(distances[i, j]) for i, j in pairs if bool(sets[i] & sets[j]) == wanted]
         assert found[name] == pytest.approx(np.median(values))
     assert not {"strange_share", "adopted_share"} & set(found)
+
+
+def test_a_level_cuts_the_labels_of_lists_too():
+    given = [["a/b/c", "a/b/d"], ["a/e", "f"], ["f/g"]]
+    records = read((["one", "two", "three"], given), label_level=1)
+    assert (records.form, records.label_lists(), tuple(records.classes)) == (
+        "label-sets", [["a"], ["a", "f"], ["f"]], ("a", "f"),
+    )  # fmt: skip
+    single = read((["one", "two"], [["a/b", "a/c"], ["d/e"]]), label_level=1)
+    assert (single.form, single.label_names()) == ("labels", ["a", "d"])
+    with pytest.raises(InputError, match="label_level is 4, and no label of a list has more than 3 parts"):
+        read((["one", "two", "three"], given), label_level=4)

@@ -3,12 +3,15 @@
 import io
 import json
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import tercet
@@ -111,6 +114,49 @@ def test_shards_of_a_folder_are_one_table(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_file_is_opened_once_however_often_its_rows_are_read(tmp_path, streamed, monkeypatch):
+    monkeypatch.setattr(rows, "KEPT_FILES", 2)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(3):
+        write(folder / f"{number}.parquet", {name: values[14 * number :][:14] for name, values in table().items()})
+    items, opened = read(folder).items, []
+    open_file = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda path, **given: opened.append(path.name) or open_file(path, **given))
+    for _ in range(5):
+        assert items.take([20, 3, 21, 7]) == [table()["text"][row] for row in (20, 3, 21, 7)]
+    assert len(opened) == len(set(opened)), "a footer of thousands of row groups takes longer to read than a row"
+    assert list(items) == table()["text"]
+    assert list(items) == table()["text"]
+    assert len(items.rows._files) == 2
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_a_damaged_row_group_is_named(tmp_path, streamed, column):
+    path = write(tmp_path / "data.parquet", table(), row_group_size=2100)
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(list(table()).index(column))
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data = bytearray(path.read_bytes())
+    for place in range(start, start + chunk.total_compressed_size):
+        data[place] = 255 - data[place]
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"data.parquet cannot be read as Parquet: "):
+        list(read(path).items)
+
+
+def test_labels_are_read_without_pandas(tmp_path):
+    """Arrow imports pandas for most of what it turns into NumPy; that takes longer and more memory than some tables."""
+    path = write(tmp_path / "data.parquet", table() | {"label": [-row % 12 for row in range(42)]})
+    script = (
+        "import sys, pathlib; from tercet.data.rows import ParquetRows; from tercet.data.label_column import *\n"
+        f"rows = ParquetRows([pathlib.Path({str(path)!r})], 'it'); print(rows.take([3, 40], 'label'))\n"
+        f"write_codes(rows.batches('label'), pathlib.Path({str(tmp_path / 'codes')!r}), 'it', 'label', rows.place)\n"
+        "print('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[9, 8]", "False"]
+
+
 @pytest.mark.parametrize("as_struct", [False, True])
 def test_images_in_a_table(tmp_path, as_struct):
     write_images(tmp_path / "images", range(6), samples=4)
@@ -211,6 +257,91 @@ def test_labels_of_a_hierarchy(tmp_path, monkeypatch, large):
         read(path, label_level=0)
 
 
+TOO_DEEP = r"label_level is 4, and no label of .* has more than 3 parts, such as 'animal/dog/\w+'; allowed is a whole"
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_level_that_would_do_nothing_is_refused(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    labels = ["animal/dog/poodle", "animal/dog/collie", "animal/cat", "plant/oak"]
+    path = write(tmp_path / "data.parquet", {"text": ["a", "b", "c", "d"], "label": labels})
+    assert len(read(path, label_level=3).classes) == 4
+    for level in (4, 7):
+        with pytest.raises(InputError, match=TOO_DEEP.replace("4", str(level))):
+            read(path, label_level=level, labelled=level == 4)
+    write(path, {"text": ["a", "b"], "label": ["x", "y"]})
+    with pytest.raises(InputError, match=r"more than 1 part, such as 'x'; allowed is 1\.$"):
+        read(path, label_level=2)
+    write(path, {"anchor": ["a", "b"], "positive": ["c", "d"]})
+    with pytest.raises(InputError, match=r"label_level is 2, and .* holds pairs; leave it out"):
+        read(path, label_level=2)
+    assert read(path, label_level=2, labelled=False).labels is None
+
+
+EDGES = [  # of columns that the format holds, and Tercet or Python does not
+    (pa.array([2**31 - 1] * 42, pa.date32()), r"column 'odd': a value of the type date32\[day\] cannot be read"),
+    (pa.array([2**62] * 42, pa.timestamp("us")), r"column 'odd': a value of the type timestamp\[us\] cannot be read"),
+]
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(("values", "message"), EDGES)
+def test_dates_beyond_the_calendar_are_refused(tmp_path, monkeypatch, large, values, message):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "data.parquet", table() | {"odd": values}))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_columns_of_one_name_are_refused(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    pq.write_table(pa.table([["x", "y"], [1, 2], [3, 4]], names=["label", "a", "a"]), tmp_path / "data.parquet")
+    with pytest.raises(DataError, match=r"data.parquet has several columns of the name 'a'; rename them"):
+        read(tmp_path / "data.parquet")
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ([[1.0, 2.0], [3.0, 4.0]], "row 1: 'odd' holds a list; allowed are text and numbers"),
+        ([{"x": 1.0}, {"x": 2.0}], r"column 'odd' holds struct<x: double>, and the features .* are numbers"),
+    ],
+)
+def test_what_is_no_number_among_the_features_of_a_large_table_is_refused(tmp_path, streamed, odd, message):
+    path = write(tmp_path / "data.parquet", {"label": ["x", "y"], "a": [1.0, 2.0], "odd": odd})
+    with pytest.raises(DataError, match=message):
+        read(path, kind="tabular", columns=["a", "odd"])
+
+
+class Tensors(torch.utils.data.Dataset):
+    """Gives (input, label)."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, place):
+        return torch.full((2,), float(place)), self.labels[place]
+
+
+def test_labels_of_python_objects_have_levels_too():
+    labels = ["b/x", "a/y", "b/z", "a/y"]
+    for source in ((["k", "l", "m", "n"], labels), Tensors(labels)):
+        records = read(source, label_level=1)
+        assert list(records.classes) == ["a", "b"]
+        assert records.labels.tolist() == [1, 0, 1, 0]
+        assert "4 " in records.description
+        assert "by 1 part of their labels" in records.description
+        with pytest.raises(InputError, match="label_level is 0"):
+            read(source, label_level=0)
+        with pytest.raises(InputError, match="label_level is 3"):
+            read(source, label_level=3)
+    with pytest.raises(DataError, match="single class at label_level 1, 'a'"):
+        read((["k", "l"], ["a/x", "a/y"]), label_level=1)
+
+
 def test_folders_within_folders_are_a_hierarchy(tmp_path):
     write_images(tmp_path / "data" / "one", range(2), samples=1)
     write_images(tmp_path / "data" / "two", range(2), samples=1)
@@ -218,6 +349,8 @@ def test_folders_within_folders_are_a_hierarchy(tmp_path):
     assert list(read(tmp_path / "data", label_level=2).classes) == [
         "one/class00", "one/class01", "two/class00", "two/class01",
     ]  # fmt: skip
+    with pytest.raises(InputError, match=r"label_level is 3, and no label of .* has more than 2 parts"):
+        read(tmp_path / "data", label_level=3)
 
 
 def test_pairs_in_a_large_file_are_read_as_ever_and_in_shards_refused(tmp_path, streamed):

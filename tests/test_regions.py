@@ -9,8 +9,11 @@ import torch
 import tercet
 from tercet.data.randomness import keyed
 from tercet.data.records import Records
+from tercet.errors import TercetWarning
 from tercet.training.folder.copies import copies
 from tercet.training.health.regions import Triplets, all_triplets, loss_of_one, margin_of, region_shares, write_triplets
+from tercet.training.intake import warn_of_duplicates
+from tercet.training.reporter import Reporter
 
 
 def sample(count=17, classes=4, seed=0):
@@ -159,3 +162,25 @@ def test_copies_are_counted_and_contradictions_named():
         "n_contradictory": 1,
         "contradictory": [[{"name": "item 1", "class": "dog"}, {"name": "item 3", "class": "cat"}]],
     }
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 211])
+def test_copies_are_those_of_plain_loops(count):
+    generator = np.random.default_rng(count)
+    labels, contents = generator.integers(0, 2, count), generator.integers(-40, 40, count)
+    several = [np.flatnonzero(contents == one).tolist() for one in dict.fromkeys(contents.tolist())]
+    differing = [group for group in several if len({int(labels[item]) for item in group}) > 1]
+    found = copies(records(labels.tolist()), contents)
+    assert found["n_copies"] == count - len(several)
+    assert found["n_contradictory"] == len(differing)
+    named = [[{"name": f"item {i}", "class": ("cat", "dog")[labels[i]]} for i in group] for group in differing]
+    assert found["contradictory"] == named[:20]
+    assert count < 100 or len(differing) > 20
+
+
+def test_items_that_are_in_the_training_data_too_are_counted():
+    known, asked = np.array([9, -3, 7, 7, 2**62]), np.array([7, 8, 2**63 - 1, -3, -4, 7])
+    with pytest.warns(TercetWarning, match=r"3 of 6 items of the new data .* \(item 0, item 3, item 5\)"):
+        assert warn_of_duplicates(known, records([0] * 6), asked, "new", Reporter()) == 3
+    assert warn_of_duplicates(known[:0], records([0] * 6), asked, "new", Reporter()) == 0
+    assert warn_of_duplicates(known, records([]), asked[:0], "new", Reporter()) == 0

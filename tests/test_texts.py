@@ -1,11 +1,13 @@
 """Texts at real size: poolings, sentence-transformers folders in and out, adapters, long texts, prompts, prefixes."""
 
 import csv
+import gc
 import importlib.util
 import itertools
 import json
 import re
 import socket
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from tercet.encoders.texts import BUNCH
 from tercet.encoders.tokens import Tokens
 from tercet.errors import ConfigError, InputError
 from tercet.training.batches.prompts import prompted
-from tercet.training.batches.texts import TokenLoader
+from tercet.training.batches.texts import BESIDE_BYTES, TokenLoader
 from tercet.training.step.dropout import KeyedDraws
 from tercet.training.step.gradient_cache import cached_step, parts_of
 from tercet.training.step.matryoshka import over_prefixes
@@ -329,15 +331,28 @@ def test_tokens_are_made_once_and_kept_within_a_budget(tmp_path):
     made_of = []
     numbers = encoder.numbers
     encoder.numbers = lambda given: made_of.extend(given) or numbers(given)
-    loader = TokenLoader(make_loader(options, TEXTS), encoder, budget_bytes=60)
+    loader = TokenLoader(make_loader(options, TEXTS), encoder, budget_bytes=60 + 2 * BESIDE_BYTES)
     loader.look()
     assert made_of == TEXTS
     assert loader.long == {10}
     places = [3, 10, 3, 0, 11]
     batch = loader.batch(places)
     assert len(made_of) < len(TEXTS) + len(set(places)), "nothing was kept"
-    assert sum(row.nbytes for row in loader.kept.values()) <= 60
+    assert 0 < sum(row.nbytes for row in loader.kept.values()) <= 60
+    assert len(loader.kept) <= 2, "what lies beside the tokens was not counted"
     torch.testing.assert_close(encoder.eval()(batch), encoder([TEXTS[place] for place in places]))
+
+
+def test_the_budget_of_tokens_is_of_all_the_memory_that_they_take():
+    texts = [f"k{number} n{number % 7}" for number in range(5000)]
+    encoder, options, _ = made(TextOptions(), texts)
+    loader = TokenLoader(make_loader(options, texts), encoder, budget_bytes=2**19)
+    tracemalloc.start()
+    loader.look()
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 2**18 < taken < 2**19, "a text of two words takes much more than its 8 bytes of tokens"
 
 
 def test_parts_hold_texts_of_about_one_length():

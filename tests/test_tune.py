@@ -461,6 +461,13 @@ def test_where_every_trial_fails_the_reasons_are_said(noisy, tmp_path):
                     learning_rates=[1e20, 1e25], margin=0.2, mining="all", **BATCH)  # fmt: skip
 
 
+def test_more_finalists_than_trials_are_said(numbers, tmp_path):
+    with pytest.warns(TercetWarning, match=r"finalists is 3, and there are 2 trials, so all are finalists"):
+        found = tercet.tune(str(numbers), out=tmp_path / "tuned", progress=False, steps=4, trials=2, finalists=3,
+                            seeds=1, learning_rates=[1e-3, 2e-3], margin=0.1, mining="all", **BATCH)  # fmt: skip
+    assert len(found.finalists) == 2
+
+
 def test_what_no_trial_could_do_ends_the_tuning_and_leaves_nothing(command, noisy, tmp_path):
     done = command("tune", noisy, "--out", tmp_path / "tuned", "--image.dim", "7", *FLAGS)
     assert done.code == 2

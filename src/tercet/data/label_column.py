@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tercet.data.arrow import as_arrow, as_numpy
 from tercet.data.kept import new_folder
 from tercet.data.labels import look_like_marks
 from tercet.errors import DataError, InputError
@@ -62,7 +63,7 @@ def write_codes(
     Raises:
         DataError: a label is missing, which the message names the row of; or lists hold marks in place of labels.
     """
-    known: Any = pa.array([], pa.string())
+    known: Any = pa.nulls(0, pa.string())
     with new_folder(folder) as target:
         rows, labels, counts = 0, 0, []
         with (target / "codes.raw").open("wb") as file:
@@ -85,7 +86,7 @@ def write_codes(
         if any(isinstance(one, np.ndarray) for one in counts):
             np.save(target / "counts.npy", joined_counts(counts))
         with pa.OSFile(str(target / "classes.arrow"), "wb") as sink:
-            names = pa.table({"class": known.take(pa.array(order))})
+            names = pa.Table.from_arrays([known.take(as_arrow(order))], ["class"])
             with pa.ipc.new_file(sink, names.schema) as writer:
                 writer.write_table(names)
 
@@ -133,7 +134,8 @@ def as_labels(
         values = _separated(values, separator)
     owner, counts = np.arange(len(values)), None
     if is_list(values.type):
-        _refuse_missing(values.is_null().to_numpy(zero_copy_only=False), owner, source, column, place)
+        if values.null_count:
+            _refuse_missing(values.is_null(), owner, source, column, place)
         counts = pc.list_value_length(values).to_numpy(zero_copy_only=False).astype(np.int64)
         owner, values = np.repeat(owner, counts), _decoded(pc.list_flatten(values))
     if pa.types.is_floating(values.type):
@@ -144,8 +146,8 @@ def as_labels(
         raise DataError(
             f"{source}, column {column!r}: labels of the type {values.type} are not read: {cause}."
         ) from None
-    empty = pc.fill_null(pc.equal(texts, ""), True).to_numpy(zero_copy_only=False)
-    _refuse_missing(empty, owner, source, column, place)
+    if texts.null_count or (len(texts) and pc.min(pc.binary_length(texts)).as_py() == 0):
+        _refuse_missing(pc.fill_null(pc.equal(texts, ""), True), owner, source, column, place)
     if counts is not None and look_like_marks(texts.to_pylist(), counts):
         raise DataError(
             f"{source}, column {column!r}: its lists hold 0 and 1, all of one length, which look like marks, one for "
@@ -169,13 +171,10 @@ def _separated(values: Any, separator: str) -> Any:
     return pa.array(lists, pa.list_(pa.string()))
 
 
-def _refuse_missing(missing: np.ndarray, owner: np.ndarray, source: str, column: str, place: Place) -> None:
+def _refuse_missing(missing: Any, owner: np.ndarray, source: str, column: str, place: Place) -> NoReturn:
     """Raise DataError for the first label that is missing, of the row that owns it."""
-    if missing.any():
-        row = int(owner[int(np.argmax(missing))])
-        raise DataError(
-            f"{source}, {place(row)}, column {column!r}: the label is missing. Fill it in or remove the row."
-        )
+    row = int(owner[pc.index(missing, True).as_py()])
+    raise DataError(f"{source}, {place(row)}, column {column!r}: the label is missing. Fill it in or remove the row.")
 
 
 def is_list(kind: Any) -> bool:
@@ -207,11 +206,11 @@ def _of_floats(values: Any) -> Any:
 def _coded(texts: Any, known: Any) -> tuple[np.ndarray, Any]:
     """Texts as places among the known ones, int32, and the known ones with those that were not yet."""
     found = pc.index_in(texts, value_set=known)
-    codes = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    codes = as_numpy(pc.fill_null(found, as_arrow(np.array([-1], dtype=np.int32))[0])).copy()
     if found.null_count:
         unseen = texts.filter(found.is_null())
         fresh = pc.unique(unseen)
-        codes[codes < 0] = len(known) + pc.index_in(unseen, value_set=fresh).to_numpy(zero_copy_only=False)
+        codes[codes < 0] = len(known) + as_numpy(pc.index_in(unseen, value_set=fresh))
         known = pa.concat_arrays([known, fresh])
     return codes, known
 
@@ -220,7 +219,7 @@ def _order(known: Any) -> np.ndarray:
     """Places of the classes in their order."""
     digits = pc.all(pc.match_substring_regex(known, r"^-*[0-9]+$")).as_py()
     if digits and pc.max(pc.utf8_length(known)).as_py() <= 18:
-        numbers = pc.utf8_ltrim(known, "-").cast(pa.int64()).to_numpy(zero_copy_only=False)
-        negative = pc.starts_with(known, "-").to_numpy(zero_copy_only=False)
-        return np.argsort(np.where(negative, -numbers, numbers), kind="stable")
-    return pc.sort_indices(known).to_numpy().astype(np.int64)
+        numbers = pc.utf8_ltrim(known, "-").cast(pa.int64())
+        numbers = pc.if_else(pc.starts_with(known, "-"), pc.negate(numbers), numbers)
+        return np.argsort(as_numpy(numbers), kind="stable")
+    return as_numpy(pc.sort_indices(known)).astype(np.int64)

@@ -258,6 +258,11 @@ def _fill(features: np.ndarray, rows: Rows, columns: Sequence[str]) -> None:
     for number, column in enumerate(columns):
         start = 0
         for batch in rows.batches(column):
+            if pa.types.is_nested(batch.type):
+                raise DataError(
+                    f"{rows.source}, column {column!r} holds {batch.type}, and the features of a table that is read as "
+                    "it is needed are numbers. Leave the column out with --columns."
+                )
             own = Table(rows.source, {column: batch}).numbers(column)[0]
             places = _Places(rows, start)
             features[start : start + len(own), number] = finite(own[:, None], [column], rows.source, places)[:, 0]

@@ -15,6 +15,8 @@ from tercet.data.sides import SIDES, SidesLoader
 from tercet.errors import DataError, InputError
 
 Positions = Sequence[int] | np.ndarray
+TOLD_EVERY = 1 << 14
+"""Texts after which a pass over all says how far it is."""
 
 
 class Loader(Protocol):
@@ -83,7 +85,13 @@ class TextLoader:
 
     def check(self, progress: Progress | None = None) -> list[tuple[int, str]]:
         """Texts that are empty."""
-        return [(place, "the text is empty") for place, text in enumerate(self.items) if not text.strip()]
+        bad = []
+        for place, text in enumerate(self.items):
+            if not text.strip():
+                bad.append((place, "the text is empty"))
+            if progress is not None and (place + 1) % TOLD_EVERY == 0:
+                progress(place + 1, len(self.items))
+        return bad
 
 
 class TableLoader:

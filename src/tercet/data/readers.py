@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tercet.data.folders import read_folder, read_image, read_lines
+from tercet.data.label_column import at_level
+from tercet.data.labels import NONE, Labels, encode_labels
 from tercet.data.large_tables import is_streamed, read_dataset_rows, read_large_table
 from tercet.data.layouts import LAYOUTS, find_layout, read_part
 from tercet.data.layouts import usual_part as usual_part_of
 from tercet.data.objects import read_objects
-from tercet.data.records import Records
+from tercet.data.records import Records, plural
 from tercet.data.tablefiles import is_frame, table_of_frame
 from tercet.data.tables import read_table, records_of
 from tercet.data.wishes import FORMS, IMAGE_SUFFIXES, KINDS, MISSING_VALUES, TABLE_SUFFIXES, TOWERS, Wishes
@@ -69,7 +71,8 @@ def read(
         categories: feature columns that hold categories, instead of what is found by their contents.
         dates: feature columns that hold dates.
         texts: feature columns that hold texts.
-        label_level: of labels such as animal/dog/poodle, or of folders within folders, how many parts count.
+        label_level: of labels such as animal/dog/poodle, or of folders within folders, how many parts count; no more
+            than some label has.
         label_separator: what stands between the labels of an item in a table's cell, such as ";"; otherwise a cell is
             one label. Lists need none.
 
@@ -89,20 +92,60 @@ def read(
         kind, form, label, _tuple(columns), folder, labelled, towers, missing, _tuple(categories), _tuple(dates),
         _tuple(texts), label_level, label_separator,
     )  # fmt: skip
+    return _at_level(_read(source, wishes, layout, part, usual_part), wishes)
+
+
+def _read(source: Any, wishes: Wishes, layout: str | None, part: str | None, usual_part: str) -> Records:
     if isinstance(source, str | os.PathLike):
-        found = find_layout(source, layout) if layout or labelled else None
+        found = find_layout(source, layout) if layout or wishes.labelled else None
         if found is not None:
             return _read_layout(found, str(source), usual_part_of(found, part, usual_part), wishes)
     _refuse_layout(source, layout, part)
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), str(source), wishes)
     if is_frame(source):
-        return records_of(table_of_frame(source), wishes, [folder or Path()], "DataFrame")
+        return records_of(table_of_frame(source), wishes, [wishes.root or Path()], "DataFrame")
     if hasattr(source, "column_names"):
         return read_dataset_rows(_checked_dataset(source), wishes)
-    if towers is not None:
+    if wishes.towers is not None:
         raise InputError("towers is for a table with two columns of positive pairs; the source is no table.")
     return read_objects(source, wishes)
+
+
+def _at_level(records: Records, wishes: Wishes) -> Records:
+    """The records with labels of as many parts as are wished for, where their reader has not cut them itself.
+
+    Raises:
+        InputError: there is nothing to cut: no labels, or none of so many parts.
+    """
+    level = wishes.label_level
+    if level is None:
+        return records
+    if records.labels is None and records.sets is None:
+        if wishes.labelled:
+            raise InputError(f"label_level is {level}, and {records.source} holds {records.form}; leave it out.")
+        return records
+    cut = [at_level(name, level) for name in records.classes]
+    deepest = max(cut, key=lambda name: name.count("/"))
+    if (most := deepest.count("/") + 1) < level:
+        raise InputError(
+            f"label_level is {level}, and no label of {records.source} has more than {plural(most, 'part')}, such as "
+            f"{deepest!r}; allowed is {'1' if most == 1 else f'a whole number from 1 to {most}'}."
+        )
+    if cut == list(records.classes):
+        return records
+    codes, classes = encode_labels(cut)
+    if wishes.labelled and len(classes) < 2:
+        raise DataError(
+            f"{records.source} holds a single class at label_level {level}, {classes[0]!r}; at least two are needed to "
+            "tell apart."
+        )
+    if records.sets is None:
+        labels = Labels(codes[records.labels], classes)
+    else:
+        given = records.sets != NONE
+        labels = Labels.of_codes(codes[records.sets[given]], classes, given.sum(axis=1))
+    return records.labelled(labels).described(f"of {records.source}, by {plural(level, 'part')} of their labels")
 
 
 def _tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:

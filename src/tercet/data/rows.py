@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tercet.data.arrow import as_arrow
 from tercet.data.kept import folder_of, new_folder
+from tercet.data.tablefiles import check_header
 from tercet.errors import DataError
 
 KEPT_BYTES = 256 * 2**20
 """Decoded row groups that are kept, at most; the one in use always is."""
+KEPT_FILES = 4
+"""Files that are kept open: what opening one reads grows with its row groups, some megabytes for ten thousand."""
 BATCH = 1 << 18
 """Rows of a pass over a column."""
 
@@ -43,7 +48,7 @@ class ParquetRows:
         source: as the user gave it.
 
     Raises:
-        DataError: a file is not Parquet, or its columns are not those of the first.
+        DataError: a file is not Parquet, its columns are not those of the first, or two have one name.
     """
 
     def __init__(self, paths: Sequence[Path], source: str) -> None:
@@ -51,27 +56,30 @@ class ParquetRows:
         self._guarded = _Guarded()
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
         self._kept_bytes = 0
-        self.schema: Any = self._open(self.paths[0]).schema_arrow
-        counts, groups = [], []
+        self._files: OrderedDict[int, Any] = OrderedDict()
+        self.schema: Any = self._file(0).schema_arrow
+        check_header(self.schema.names, source)
+        counts, groups = [np.zeros(1, dtype=np.int64)], [0]
         for number, path in enumerate(self.paths):
-            file = self._open(path)
+            file = self._file(number)
             if set(file.schema_arrow.names) != set(self.schema.names):
                 raise DataError(
                     f"{path} has the columns {', '.join(file.schema_arrow.names)}, and {self.paths[0].name} has "
                     f"{', '.join(self.schema.names)}; shards of one table have the same."
                 )
-            for group in range(file.num_row_groups):
-                groups.append((number, group))
-                counts.append(file.metadata.row_group(group).num_rows)
-            file.close()
-        self.groups = groups
-        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+            own = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+            counts.append(np.fromiter(own, np.int64, file.num_row_groups))
+            groups.append(file.num_row_groups)
+        self.starts = np.cumsum(np.concatenate(counts))
+        """The first row of each row group, of all files, and how many rows there are."""
+        self.first_groups = np.cumsum(groups)
+        """The first row group of each file, and how many there are."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": OrderedDict(), "_kept_bytes": 0}
+        return {**self.__dict__, "_kept": OrderedDict(), "_kept_bytes": 0, "_files": OrderedDict()}
 
     @property
     def columns(self) -> Sequence[str]:
@@ -82,9 +90,9 @@ class ParquetRows:
         """Where a row is: "row 12", with the shard where there are several."""
         if len(self.paths) == 1:
             return f"row {row + 1}"
-        number = self.groups[int(np.searchsorted(self.starts, row, side="right")) - 1][0]
-        first = next(i for i, (shard, _) in enumerate(self.groups) if shard == number)
-        return f"{self.paths[number].name}, row {row - int(self.starts[first]) + 1}"
+        shards = self.starts[self.first_groups]
+        number = int(np.searchsorted(shards, row, side="right")) - 1
+        return f"{self.paths[number].name}, row {row - int(shards[number]) + 1}"
 
     def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
         """The values of a column at these rows, which are fastest in rising order."""
@@ -95,13 +103,23 @@ class ParquetRows:
         for own in np.split(np.arange(len(wanted)), edges) if len(wanted) else []:
             group = int(group_of[own[0]])
             values = self._column_of(group, column)
-            found += values.take(pa.array(wanted[own] - self.starts[group])).to_pylist()
+            values = values.take(as_arrow(wanted[own] - self.starts[group]))
+            try:
+                found += values.to_pylist()
+            except (OverflowError, ValueError) as cause:  # Python's dates end with the year 9999
+                place = self.place(int(wanted[own[0]]))
+                raise DataError(
+                    f"{self.source}, {place} and on, column {column!r}: a value of the type {values.type} cannot be "
+                    f"read: {cause}. Correct it, or write the file without the column."
+                ) from None
         return found
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
-        for path in self.paths:
-            with self._open(path) as file:
+        for number, path in enumerate(self.paths):
+            with self._guarded.lock:
+                known = self._file(number).metadata
+            with _reading(path), self._open(path, known) as file:  # of its own: others may read rows meanwhile
                 for batch in file.iter_batches(BATCH, columns=[column], use_threads=False):
                     yield batch.column(0)
 
@@ -111,22 +129,39 @@ class ParquetRows:
             if (group, column) in self._kept:
                 self._kept.move_to_end((group, column))
                 return self._kept[group, column]
-            number, within = self.groups[group]
-            with self._open(self.paths[number]) as file:
-                values = file.read_row_group(within, columns=[column], use_threads=False).column(0)
+            number = int(np.searchsorted(self.first_groups, group, side="right")) - 1
+            within = group - int(self.first_groups[number])
+            with _reading(self.paths[number]):
+                values = self._file(number).read_row_group(within, columns=[column], use_threads=False).column(0)
             self._kept[group, column] = values
             self._kept_bytes += values.nbytes
             while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
                 self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return values
 
-    def _open(self, path: Path) -> Any:
+    def _file(self, number: int) -> Any:
+        """One of the files, from those that are open where it is among them."""
+        if number not in self._files:
+            self._files[number] = self._open(self.paths[number])
+        self._files.move_to_end(number)
+        while len(self._files) > KEPT_FILES:
+            self._files.popitem(last=False)[1].close()
+        return self._files[number]
+
+    def _open(self, path: Path, known: Any = None) -> Any:
         import pyarrow.parquet as pq
 
-        try:
-            return pq.ParquetFile(path, memory_map=True)
-        except (pa.ArrowException, OSError) as cause:
-            raise DataError(f"{path} cannot be read as Parquet: {cause}.") from None
+        with _reading(path):
+            # Arrow's pre_buffer would hold a whole column while it is read in turn
+            return pq.ParquetFile(path, metadata=known, pre_buffer=False)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as cause:
+        raise DataError(f"{path} cannot be read as Parquet: {cause}.") from None
 
 
 class JsonRows:

@@ -117,7 +117,7 @@ def table_of_frame(frame: Any) -> Table:
     except (pa.ArrowException, TypeError, ValueError) as cause:
         raise DataError(f"{source} cannot be read: {str(cause).splitlines()[0]}.") from None
     names = [name for name in table.column_names if not name.startswith("__index_level_")]
-    _check_header(names, source)
+    check_header(names, source)
     if not names or table.num_rows == 0:
         raise DataError(f"{source} holds no rows.")
     return _arrow_table(source, {name: table[name] for name in names})
@@ -132,7 +132,7 @@ def _load_csv(path: Path, source: str) -> Table:
     if "\n" not in text:
         text = text.replace("\r", "\n")  # lines as old spreadsheets end them
     delimiter, header = _header(text, "\t" if path.suffix.lower() == ".tsv" else ",", source)
-    _check_header(header, source)
+    check_header(header, source)
     if "\n" not in text.strip("\r\n"):
         raise DataError(f"{source} holds no rows, only a header.")
     try:
@@ -159,7 +159,8 @@ def _header(text: str, usual: str, source: str) -> tuple[str, list[str]]:
     return sign, found[sign]
 
 
-def _check_header(header: Sequence[str], source: str) -> None:
+def check_header(header: Sequence[str], source: str) -> None:
+    """Raise DataError for columns without a name, or of the same."""
     twice = [name for name, count in Counter(header).items() if count > 1 and name.strip()]
     if twice:
         raise DataError(f"{source} has several columns of the name {', '.join(map(repr, twice))}; rename them.")
@@ -232,10 +233,10 @@ def _load_parquet(path: Path, source: str) -> Table:
     import pyarrow.parquet
 
     try:
+        check_header(pyarrow.parquet.read_schema(path).names, source)
         table = pyarrow.parquet.read_table(path)
     except (pa.ArrowException, OSError) as cause:
         raise DataError(f"{source} cannot be read as Parquet: {str(cause).rstrip('.')}.") from None
-    _check_header(table.column_names, source)
     return _arrow_table(source, {name: table[name] for name in table.column_names})
 
 
@@ -255,7 +256,13 @@ def _parquet_column(column: Any, name: str, source: str) -> Any:
         return column.cast(pa.large_string())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return column
-    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    try:
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    except (OverflowError, ValueError) as cause:  # Python's dates end with the year 9999
+        raise DataError(
+            f"{source}, column {name!r}: a value of the type {kind} cannot be read: {cause}. Correct it, or write the "
+            "file without the column."
+        ) from None
 
 
 def as_text(value: Any) -> str | None:

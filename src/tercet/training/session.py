@@ -200,8 +200,8 @@ def _check_workers(config: Config, train: Readable, reporter: Reporter) -> None:
     """Say so where processes that load would only cost memory; the run then starts none."""
     if config.training.workers and not gains_by_workers(train.loader):
         reporter.warn(
-            f"the training data is in memory, so nothing is left for {config.training.workers} processes to load: none "
-            "are started (leave --workers out)"
+            f"workers is {config.training.workers}, and processes load a torch Dataset or images that do not fit into "
+            "memory; the training data is neither, so none are started (leave --workers out)"
         )
 
 

@@ -14,7 +14,8 @@ from tercet.encoders.texts import TextEncoder
 from tercet.encoders.towers import TwoTowers
 from tercet.training.reporter import Reporter
 
-BUDGET_BYTES = 2**28  # of tokens that are kept: some hundred thousand long texts
+BUDGET_BYTES = 2**28  # of tokens that are kept: a million short texts, some hundred thousand long ones
+BESIDE_BYTES = 216  # what Python holds beside the tokens of a text: the array, its number, its place among the others
 TOGETHER = 1024  # texts whose tokens are made in one call
 
 
@@ -52,22 +53,28 @@ class TokenLoader:
         """As the loader of the texts."""
         return self.loader.check(progress)
 
-    def look(self) -> None:
+    def look(self, progress: _Progress | None = None) -> None:
         """Make every text into tokens once, so that it is known which are cut."""
-        for start in range(0, len(self.loader.items), TOGETHER):
-            self.batch(range(start, min(start + TOGETHER, len(self.loader.items))))
+        total = len(self.loader.items)
+        for start in range(0, total, TOGETHER):
+            end = min(start + TOGETHER, total)
+            self.batch(range(start, end))
+            if progress is not None:
+                progress(end, total)
 
     def lengths(self, positions: np.ndarray) -> np.ndarray:
         """About how long the texts are, (B,): letters, which need no tokens."""
-        return np.array([len(self.loader.items[int(place)]) for place in positions], dtype=np.int64)
+        blocks = (positions[start : start + TOGETHER] for start in range(0, len(positions), TOGETHER))
+        return np.array([len(text) for block in blocks for text in self.loader.batch(block)], dtype=np.int64)
 
     def _noted(self, place: int, row: np.ndarray) -> np.ndarray:
         counted = self.encoder.cut(row)
-        if len(counted) < len(row):
+        is_cut = len(counted) < len(row)
+        counted = counted.copy() if is_cut else row  # a view would keep the whole text, and be one more object
+        if is_cut:
             self.long.add(place)
-            counted = counted.copy()  # a view would keep the whole text
-        if counted.nbytes <= self.left:
-            self.left -= counted.nbytes
+        if counted.nbytes + BESIDE_BYTES <= self.left:
+            self.left -= counted.nbytes + BESIDE_BYTES
             self.kept[place] = counted
         return counted
 
@@ -88,7 +95,8 @@ def tokenised(loader: Loader, encoder: Any) -> Loader:
 def look(loader: Loader, reporter: Reporter, title: str) -> None:
     """Make all texts into tokens, and say how many are cut."""
     for part in _of_texts(loader):
-        part.look()
+        with reporter.progress(f"making tokens of {title} data") as advance:
+            part.look(advance)
     warn_of_cut(loader, reporter, title)
 
 

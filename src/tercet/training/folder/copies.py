@@ -29,22 +29,24 @@ def copies(records: Records, contents: np.ndarray) -> dict[str, Any]:
         contents: a hash of each item's content, (N,), such as `Records.fingerprints()`.
     """
     order = np.argsort(contents, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(contents[order])) + 1) if len(order) else []
-    several = [group for group in groups if len(group) > 1]
-    differing = [group for group in several if _contradict(records, group)]
-    differing.sort(key=lambda group: int(group[0]))
+    ordered, labels = contents[order], records.labels if records.sets is None else records.sets
+    copied = np.flatnonzero(ordered[1:] == ordered[:-1])  # each copy comes right behind what it is a copy of
+    unlike = copied[:0] if labels is None else copied[_differ(labels[order[copied]], labels[order[copied + 1]])]
+    differing = np.unique(ordered[unlike])
+    starts, ends = (np.searchsorted(ordered, differing, side) for side in ("left", "right"))
+    groups = sorted((order[start:end] for start, end in zip(starts, ends, strict=True)), key=lambda group: group[0])
     listed = [
         [{"name": str(records.names[item]), "class": records.label_name(item)} for item in group[:MOST_LISTED]]
-        for group in differing[:MOST_LISTED]
+        for group in groups[:MOST_LISTED]
     ]
     return {
-        "n_copies": sum(len(group) - 1 for group in several),
-        "n_contradictory": len(differing),
+        "n_copies": len(copied),
+        "n_contradictory": len(groups),
         "contradictory": listed,
     }
 
 
-def _contradict(records: Records, copies: np.ndarray) -> bool:
-    """Whether copies are in several classes; of items with several labels, whether any two have others."""
-    codes = records.labels if records.sets is None else records.sets
-    return codes is not None and bool((codes[copies] != codes[copies[0]]).any())
+def _differ(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """In which rows two arrays of labels, (N,), or of sets of them, (N, L), are not the same."""
+    unlike = labels != others
+    return unlike if unlike.ndim == 1 else unlike.any(axis=1)

@@ -21,7 +21,7 @@ from torch import nn
 
 from tercet.collectives import started_together
 from tercet.data.options import Augmentation
-from tercet.data.records import Records
+from tercet.data.records import Records, plural
 from tercet.encoders.options import EncoderOptions
 from tercet.errors import ConfigError, InputError, TrainingError, check_choice
 from tercet.mining.options import MiningOptions
@@ -166,7 +166,10 @@ class _Search:
         self.reporter.say(f"to try: {tried}")
         combinations = math.prod(map(len, self.space.values()))
         plan = ", then ".join(f"{rung.trials} for {rung.steps:,}" for rung in self.rungs)
-        final = min(self.options.finalists, self.rungs[-1].trials) * (self.options.seeds - 1)
+        finalists, last = self.options.finalists, self.rungs[-1].trials
+        if finalists > last:
+            self.reporter.warn(f"finalists is {finalists}, and there are {plural(last, 'trial')}, so all are finalists")
+        final = min(finalists, last) * (self.options.seeds - 1)
         total = sum(rung.trials * rung.steps for rung in self.rungs) + final * self.rungs[-1].steps
         self.reporter.say(
             f"{len(self.drawn)} of {combinations:,} combinations; trained are {plan} steps, then {final} more for "
