@@ -61,7 +61,7 @@ def write_codes(
         separator: what stands between the labels of a cell; a cell is one label when left open.
 
     Raises:
-        DataError: a label is missing, which the message names the row of; or lists hold marks in place of labels.
+        DataError: a label is missing, and the message names its row; or lists hold marks in place of labels.
     """
     known: Any = pa.nulls(0, pa.string())
     with new_folder(folder) as target:

@@ -147,7 +147,7 @@ def read_source(source: Any, options: DataOptions, labelled: bool = True, usual_
         source, kind=options.kind, form=options.form, labelled=labelled,
         label=table.label, columns=table.columns, root=table.root, towers=table.towers, missing=table.missing,
         categories=table.categories, dates=table.dates, texts=table.texts, label_level=options.label_level,
-        label_separator=table.label_separator,        layout=options.layout, part=options.part, usual_part=usual_part,
+        label_separator=table.label_separator, layout=options.layout, part=options.part, usual_part=usual_part,
     )  # fmt: skip
 
 
