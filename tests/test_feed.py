@@ -173,7 +173,7 @@ def test_a_dataset_that_draws_is_resumed_to_the_same_bytes(tmp_path):
 
 
 def test_processes_for_data_in_memory_are_not_started(numbers, tmp_path):
-    with pytest.warns(TercetWarning, match="in memory, so nothing is left for 3 processes"):
+    with pytest.warns(TercetWarning, match="workers is 3, and processes load a torch Dataset or images"):
         tercet.train(str(numbers), out=tmp_path / "run", progress=False, workers=3, **QUICK)
     with pytest.raises(ConfigError, match="workers is -1"):
         tercet.train(str(numbers), out=tmp_path / "other", progress=False, workers=-1, **QUICK)
