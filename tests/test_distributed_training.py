@@ -490,7 +490,9 @@ def test_where_a_rank_is_killed_the_others_end_and_say_which(trained):
     assert "killed" not in second
     said = [done["killed"].strip().splitlines()[-1] for done in (first, *survivors)]
     assert "RankError: rank 1 has ended without a word: killed, out of memory, or the machine is gone. Go on" in said[0]
-    assert "RankError: another rank cannot be reached" in said[1]  # where rank 0 is killed, in which the ranks met
+    # Where rank 0 is killed, in which the ranks met, the step and the thread that listens find out at the same time.
+    found_out = ("RankError: another rank cannot be reached", "RankError: the place where the ranks met has gone")
+    assert all(any(words in one for words in found_out) for one in said[1:])
     for one in said:
         assert "Go on from the last checkpoint with the same command and --resume; the number of ranks may be" in one
     assert max(done["killed took"] for done in (first, *survivors)) < WITHIN_SECONDS
