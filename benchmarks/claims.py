@@ -27,7 +27,7 @@ from scipy import stats
 import tercet
 from tercet.data.images import decode
 from tercet.encoders.options import ImageOptions
-from tercet.evaluation import evaluate_embeddings
+from tercet.evaluation import Evaluation, evaluate_embeddings
 from tercet.training.batches.pacing import CurriculumOptions
 
 Options = dict[str, Any]
@@ -134,12 +134,15 @@ class Icons:
 
     def figures(self, run: tercet.Run, part: str) -> dict[str, float]:
         """MAP@R and recall@1 of a part, neighbours from other design families."""
-        pictures, labels = self.labelled(part)
-        found = evaluate_embeddings(
-            run.embed(list(pictures)), labels, distance=run.distance, intervals=False,
+        found = self.evaluate(part, run.embed(list(self.pictures[part])), run.distance, intervals=False)
+        return {name: float(found.metrics[name] or 0) for name in ("map_at_r", "recall_at_1")}
+
+    def evaluate(self, part: str, rows: Any, distance: str, intervals: bool = True) -> Evaluation:
+        """How well the embeddings of a part find icons of the same class from other design families."""
+        return evaluate_embeddings(
+            rows, self.labelled(part)[1], distance=distance, intervals=intervals,
             groups=[path.name.split(".")[0] for path in self.paths[part]], exclude="group",
         )  # fmt: skip
-        return {name: float(found.metrics[name] or 0) for name in ("map_at_r", "recall_at_1")}
 
 
 def train(icons: Icons, folder: Path, variant: Options, seed: int, given: argparse.Namespace) -> tercet.Run:

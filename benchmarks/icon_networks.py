@@ -23,7 +23,6 @@ import torch
 import tercet
 from claims import Icons
 from tercet.encoders.options import CustomOptions, ImageOptions
-from tercet.evaluation import evaluate_embeddings
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 SIZE = (48, 48)
@@ -35,11 +34,7 @@ DEFAULTS = {
 
 def tested(name: str, rows: Any, icons: Icons) -> None:
     """Print the figures of the test classes, with intervals over classes."""
-    paths = icons.paths["test"]
-    found = evaluate_embeddings(
-        rows, [path.parent.name for path in paths], distance="cosine", exclude="group",
-        groups=[path.name.split(".")[0] for path in paths],
-    )  # fmt: skip
+    found = icons.evaluate("test", rows, "cosine")
     said = []
     for metric in ("recall_at_1", "map_at_r"):
         low, high = found.intervals[metric]

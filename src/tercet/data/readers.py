@@ -121,7 +121,7 @@ def _at_level(records: Records, wishes: Wishes) -> Records:
     level = wishes.label_level
     if level is None:
         return records
-    if records.labels is None and records.sets is None:
+    if records.codes is None:
         if wishes.labelled:
             raise InputError(f"label_level is {level}, and {records.source} holds {records.form}; leave it out.")
         return records

@@ -82,6 +82,11 @@ class Records:
             return "scored-pairs"
         return "pairs" if self.similar is None else "marked-pairs"
 
+    @property
+    def codes(self) -> np.ndarray | None:
+        """The `labels`, or the `sets` of items with several; None where nothing is labelled."""
+        return self.labels if self.sets is None else self.sets
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -161,13 +166,16 @@ class Records:
     def label_lists(self) -> list[list[str]]:
         """The labels of each item of a table of sets of them."""
         assert self.sets is not None
-        return [[self.classes[code] for code in row if code != NONE] for row in self.sets.tolist()]
+        return [self._named(row) for row in self.sets.tolist()]
 
     def label_name(self, position: int) -> str | None:
         """The class of an item, or all of its labels, joined by commas; None where nothing is labelled."""
         if self.sets is not None:
-            return ", ".join(self.classes[code] for code in self.sets[position] if code != NONE)
+            return ", ".join(self._named(self.sets[position]))
         return None if self.labels is None else self.classes[self.labels[position]]
+
+    def _named(self, codes: Iterable[int]) -> list[str]:
+        return [self.classes[code] for code in codes if code != NONE]
 
     def image_shape(self) -> tuple[tuple[int, int], int]:
         """The automatic ((height, width), channels) of these images; see `images.describe_images`."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tercet.data.arrow import as_arrow
 from tercet.data.kept import folder_of, new_folder
-from tercet.data.tablefiles import check_header
+from tercet.data.tablefiles import as_text, check_header, list_column, unreadable_value
 from tercet.errors import DataError
 
 KEPT_BYTES = 256 * 2**20
@@ -107,11 +107,8 @@ class ParquetRows:
             try:
                 found += values.to_pylist()
             except (OverflowError, ValueError) as cause:  # Python's dates end with the year 9999
-                place = self.place(int(wanted[own[0]]))
-                raise DataError(
-                    f"{self.source}, {place} and on, column {column!r}: a value of the type {values.type} cannot be "
-                    f"read: {cause}. Correct it, or write the file without the column."
-                ) from None
+                where = f"{self.source}, {self.place(int(wanted[own[0]]))} and on"
+                raise unreadable_value(where, column, values.type, cause) from None
         return found
 
     def batches(self, column: str) -> Iterator[Any]:
@@ -204,8 +201,6 @@ class JsonRows:
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
-        from tercet.data.tablefiles import as_text, list_column
-
         for start in range(0, len(self), BATCH):
             values = self.take(range(start, min(start + BATCH, len(self))), column)
             if any(isinstance(value, list) for value in values):

@@ -145,15 +145,12 @@ class ClassBatches(_Batches):
 
     def deal(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each int64 positions of shape (up to P * K,), group after group."""
-        groups = [group for c in self.order(epoch) for group in self.groups(c, epoch)]
+        order = keyed(self.seed, "order", epoch).permutation(self._used)
+        groups = [group for c in order.tolist() for group in self.groups(c, epoch)]
         count = math.ceil(len(groups) / self.classes_per_batch)
         batches = [np.concatenate(groups[start::count]) for start in range(count)]
         shuffled = keyed(self.seed, "batches", epoch).permutation(count)
         return [batches[place] for place in shuffled]
-
-    def order(self, epoch: int) -> list[int]:
-        """The classes that are dealt, in the order of an epoch."""
-        return keyed(self.seed, "order", epoch).permutation(self._used).tolist()
 
     def groups(self, c: int, epoch: int) -> list[np.ndarray]:
         """The groups of one class in an epoch, each int64 positions."""

@@ -259,10 +259,15 @@ def _parquet_column(column: Any, name: str, source: str) -> Any:
     try:
         return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
     except (OverflowError, ValueError) as cause:  # Python's dates end with the year 9999
-        raise DataError(
-            f"{source}, column {name!r}: a value of the type {kind} cannot be read: {cause}. Correct it, or write the "
-            "file without the column."
-        ) from None
+        raise unreadable_value(source, name, kind, cause) from None
+
+
+def unreadable_value(where: str, column: str, kind: Any, cause: Exception) -> DataError:
+    """The error of a value that Arrow holds and Python cannot."""
+    return DataError(
+        f"{where}, column {column!r}: a value of the type {kind} cannot be read: {cause}. Correct it, or write the "
+        "file without the column."
+    )
 
 
 def as_text(value: Any) -> str | None:

@@ -14,6 +14,9 @@ READING = ("kind", "form", "label", "label_level", "label_separator", "columns",
 LABELLED = ("labels", "label-sets")
 """The forms of records whose items have labels: one each, or a set each. They are asked for by the first."""
 
+ALIKE = (*LABELLED, "pairs")
+"""The forms of records that say of any two items whether they are alike."""
+
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
     ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",

@@ -15,7 +15,7 @@ from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.split import hold_out
 from tercet.data.tablefiles import is_frame
-from tercet.data.wishes import LABELLED, TABLE_SUFFIXES
+from tercet.data.wishes import ALIKE, LABELLED, TABLE_SUFFIXES
 from tercet.errors import DataError, InputError
 from tercet.training.batches.views import as_items
 from tercet.training.config import DataOptions
@@ -97,7 +97,7 @@ def own_part(request: Request, part: str) -> Records | None:
 def _read_labels_or_items(source: Any, options: DataOptions) -> Records:
     """Validation data of a training without labels, which may have some."""
     records = as_items(read_source(source, dataclasses.replace(options, form=None), labelled=False))
-    if records.form not in (*LABELLED, "pairs", "items"):
+    if records.form not in (*ALIKE, "items"):
         raise DataError(
             f"{records.source} holds {records.form.replace('-', ' ')}; to validate a training without labels, give "
             "items with labels or without, or positive pairs."

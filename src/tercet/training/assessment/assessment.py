@@ -11,7 +11,7 @@ import numpy as np
 from tercet.data.labels import NONE
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
-from tercet.data.wishes import LABELLED
+from tercet.data.wishes import ALIKE
 from tercet.distances import resolve
 from tercet.errors import DataError, InputError
 from tercet.evaluation import (
@@ -78,10 +78,9 @@ class Assessment:
 
 def class_sizes(records: Records) -> dict[str, int]:
     """How many items each class, or each of several labels, has; nothing for records without labels."""
-    codes = records.labels if records.sets is None else records.sets[records.sets != NONE]
-    if codes is None:
+    if records.codes is None:
         return {}
-    counts = np.bincount(codes, minlength=len(records.classes))
+    counts = np.bincount(records.codes[records.codes != NONE], minlength=len(records.classes))
     return {name: int(count) for name, count in zip(records.classes, counts, strict=True)}
 
 
@@ -136,7 +135,7 @@ def evaluate_vectors(
         pairs = asked.pairs or pairs_across(vectors, labels_of(records), sides, distance, max_pairs or MOST_LISTED)
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
-    if records.form in (*LABELLED, "pairs"):
+    if records.form in ALIKE:
         if records.labels is not None and records.forged is None and trained and set(records.classes) <= set(trained):
             settings["class_sizes"] = np.array([trained[name] for name in records.classes])[records.labels]
         if records.form == "pairs":
@@ -191,7 +190,7 @@ def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
     """The pairs that the threshold for same or different is calibrated on."""
     if records.kind == SIDES:
         return pairs_across(vectors, labels_of(records), _sides_of(records), distance)
-    if records.form in (*LABELLED, "pairs"):
+    if records.form in ALIKE:
         return _labelled_pairs(vectors, records, distance, None)
     assert records.tuples is not None
     return given_pairs(vectors, records.tuples, records.similar, distance)

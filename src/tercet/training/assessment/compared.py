@@ -11,7 +11,7 @@ import numpy as np
 
 from tercet.data.loaders import make_loader
 from tercet.data.records import Records, Skipped, plural
-from tercet.data.wishes import LABELLED
+from tercet.data.wishes import ALIKE
 from tercet.distances import Distance
 from tercet.errors import DataError, InputError, RunError
 from tercet.evaluation.comparison import (
@@ -207,7 +207,7 @@ def _measure(run: Compared, records: Records, reporter: Reporter) -> Measured:
     loader = make_loader(run.model.options, records.items)
     loader.check()
     vectors = run.model.encode(loader, np.arange(len(records)), reporter, f"embedding with {run.name}")
-    if records.form in (*LABELLED, "pairs"):
+    if records.form in ALIKE:
         writers = None if records.forged is None else records.labels
         labels = labels_of(records) if records.sets is None else records.label_lists()
         return measure_labelled(vectors, labels, run.distance, units=writers)

@@ -16,7 +16,7 @@ from tercet.data.labels import NONE, are_alike
 from tercet.data.randomness import keyed
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
-from tercet.data.wishes import LABELLED
+from tercet.data.wishes import ALIKE
 from tercet.distances import Distance
 from tercet.mining.items import Items
 from tercet.mining.options import MiningOptions
@@ -72,7 +72,7 @@ class Neighbours:
                 query_rows=own if sides is None else None,
             )  # fmt: skip
             indices[asked, :width], distances[asked, :width] = among[places.numpy()], found.numpy()
-        labels = labels_of(records) if records.form in (*LABELLED, "pairs") else None
+        labels = labels_of(records) if records.form in ALIKE else None
         return cls(queries, indices, distances, labels)
 
     def are_right(self) -> np.ndarray:

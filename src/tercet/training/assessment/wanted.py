@@ -13,7 +13,7 @@ from tercet.data.groups import read_column
 from tercet.data.layouts import LAYOUTS, find_layout, read_part
 from tercet.data.layouts.base import UsualTest
 from tercet.data.records import Records
-from tercet.data.wishes import LABELLED
+from tercet.data.wishes import ALIKE
 from tercet.errors import DataError, InputError
 from tercet.evaluation import in_order
 from tercet.training.assessment.searched import groups_of, kept_groups, kept_rows
@@ -64,7 +64,7 @@ class Wanted:
         Raises:
             DataError: there are some.
         """
-        if (self.group or self.group_from) and records.form not in (*LABELLED, "pairs"):
+        if (self.group or self.group_from) and records.form not in ALIKE:
             raise DataError(
                 f"{records.source} holds {records.form.replace('-', ' ')}; groups are for data with labels."
             )

@@ -332,9 +332,8 @@ def make_supervision(
     elif records.tuples is not None:
         sampler = TupleBatches(len(records.tuples), options.rows_per_batch, seed)
     else:
-        labels = records.labels if records.sets is None else records.sets
-        assert labels is not None
-        settings = labels, options.classes_per_batch, options.samples_per_class, seed, options.singletons
+        assert records.codes is not None
+        settings = records.codes, options.classes_per_batch, options.samples_per_class, seed, options.singletons
         by = options.class_sampling
         if records.sets is not None:
             sampler = SetBatches(*settings, by)
@@ -378,10 +377,8 @@ def labels_of(records: Records) -> np.ndarray:
     if records.labels is not None and records.forged is not None:  # a forgery is like nothing, not even another
         alone = len(records.classes) + np.arange(len(records), dtype=np.int64)
         return np.where(records.forged, alone, records.labels)
-    if records.labels is not None:
-        return records.labels
-    if records.sets is not None:
-        return records.sets
+    if records.codes is not None:
+        return records.codes
     if records.tuples is None:
         return np.arange(len(records), dtype=np.int64)
     from scipy.sparse import coo_array

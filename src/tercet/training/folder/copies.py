@@ -29,7 +29,7 @@ def copies(records: Records, contents: np.ndarray) -> dict[str, Any]:
         contents: a hash of each item's content, (N,), such as `Records.fingerprints()`.
     """
     order = np.argsort(contents, kind="stable")
-    ordered, labels = contents[order], records.labels if records.sets is None else records.sets
+    ordered, labels = contents[order], records.codes
     copied = np.flatnonzero(ordered[1:] == ordered[:-1])  # each copy comes right behind what it is a copy of
     unlike = copied[:0] if labels is None else copied[_differ(labels[order[copied]], labels[order[copied + 1]])]
     differing = np.unique(ordered[unlike])

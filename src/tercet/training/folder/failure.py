@@ -32,11 +32,7 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
         StorageError: they could not be written.
     """
     target, positions = folder / FOLDER, fed.batch.positions
-    labels = {int(place): records.label_name(int(place)) for place in positions}
-    items = [
-        {"name": str(records.names[place]), "position": place} | ({} if label is None else {"class": label})
-        for place, label in ((int(place), labels[int(place)]) for place in positions)
-    ]
+    items = [_item(records, int(place)) for place in positions]
     tensors = _tensors(fed.inputs)
     if embeddings is not None:
         tensors["embeddings"] = embeddings
@@ -49,6 +45,11 @@ def save_failure(folder: Path, step: int, fed: Fed, records: Records, embeddings
         files.write_json(partial / "batch.json", found)
         files.write_tensors(partial / "batch.safetensors", tensors)
     return target
+
+
+def _item(records: Records, place: int) -> dict[str, Any]:
+    label = records.label_name(place)
+    return {"name": str(records.names[place]), "position": place} | ({} if label is None else {"class": label})
 
 
 def _texts(fed: Fed, records: Records) -> Any:

@@ -12,7 +12,7 @@ import torch
 from tercet.data.labels import NONE
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
-from tercet.data.wishes import LABELLED
+from tercet.data.wishes import ALIKE, LABELLED
 from tercet.distances import Distance
 from tercet.errors import InputError
 from tercet.losses import ClipLoss, ContrastiveLoss, TripletLoss
@@ -111,7 +111,7 @@ def _check_needs_no_labels(config: Config, records: Records) -> None:
 
 def _check_remembers(loss: Loss, records: Records) -> None:
     """Raise InputError unless the batch can be compared with a memory."""
-    if records.form not in (*LABELLED, "pairs", "items"):
+    if records.form not in (*ALIKE, "items"):
         raise InputError(
             f"memory is set, and the data holds {records.form.replace('-', ' ')}, which say nothing of other items: "
             "leave it out, or train on labels or positive pairs."
@@ -126,7 +126,7 @@ def _check_remembers(loss: Loss, records: Records) -> None:
 
 def _check_scheduled(loss: Loss, schedule: str, records: Records) -> None:
     """Raise InputError unless every mining of the schedule goes with the loss's other settings, and with the data."""
-    if records.form not in (*LABELLED, "pairs"):
+    if records.form not in ALIKE:
         raise InputError(
             f"mining_schedule is set, and the data holds {records.form.replace('-', ' ')}, of which nothing is left to "
             "mine; leave it out."

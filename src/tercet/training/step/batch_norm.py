@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 from tercet.data.randomness import keyed, keyed_draws
 from tercet.data.records import plural
 from tercet.training.model import EMBED_BATCH, Model, Readable
-from tercet.training.step.gradient_cache import BATCH_STATISTICS, buffers_as_now
+from tercet.training.step.gradient_cache import batch_statistics, buffers_as_now
 
 ITEMS = 2048
 """Training items that the statistics are of, at most."""
@@ -39,10 +40,7 @@ class BatchNormStatistics:
     def __init__(self, model: Model, train: Readable, seed: int) -> None:
         self.model, self.train, self.seed = model, train, seed
         self.layers = _layers(model.encoder)
-        count = len(train.records)
-        chosen = keyed(seed, "batch-norm").choice(count, min(count, ITEMS), replace=False)
-        parts = np.array_split(chosen, -(-len(chosen) // EMBED_BATCH)) if self.layers else []
-        self._parts = [part for part in parts if len(part) > 1]  # one item alone has no variance
+        self._parts = _parts(len(train.records), seed) if self.layers else []
 
     def said(self) -> str | None:
         """What is done, in words; None where nothing is."""
@@ -92,10 +90,13 @@ def _layers(encoder: nn.Module) -> list[nn.BatchNorm2d]:
     """The layers that normalise by their batch in training, and keep running statistics for afterwards."""
     was_training = encoder.training
     encoder.train()
-    found = [
-        layer
-        for layer in encoder.modules()
-        if isinstance(layer, BATCH_STATISTICS) and layer.training and layer.running_mean is not None
-    ]
+    layers: list[Any] = [encoder.get_submodule(name) for name in batch_statistics(encoder)]
     encoder.train(was_training)
-    return found  # type: ignore[return-value]
+    return [layer for layer in layers if layer.running_mean is not None]
+
+
+def _parts(count: int, seed: int) -> list[np.ndarray]:
+    """The positions of the items that are taken, of `count` in all, in batches."""
+    chosen = keyed(seed, "batch-norm").choice(count, min(count, ITEMS), replace=False)
+    parts = np.array_split(chosen, -(-len(chosen) // EMBED_BATCH))
+    return [part for part in parts if len(part) > 1]  # one item alone has no variance
