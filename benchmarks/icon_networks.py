@@ -6,8 +6,9 @@
 
 `merged/` is what icons.py draws with --merge. The first half of its classes but 50 are trained on, and 250 of the
 second half tested, neighbours from other design families alone. From scratch is Tercet's residual network, on icons as
-they are, 48 pixels. Pretrained is EfficientNet-Lite0 as in examples/efficientnet.py; as it comes, its rows are the
-1,280 features scaled to length 1. The last weights are tested: the validation classes choose nothing.
+they are, 48 pixels. Pretrained is EfficientNet-Lite0, cut short as in examples/efficientnet.py; as it comes it is
+whole, and its rows are the 1,280 features scaled to length 1. The last weights are tested: validation chooses nothing
+within a run.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def tested(name: str, rows: Any, icons: Icons) -> None:
 
 def as_it_comes(icons: Icons, side: int) -> torch.Tensor:
     """The pretrained network's features of the test icons."""
-    from efficientnet import lite0
+    from efficientnet import Features
 
-    network = lite0(None, side).eval()
+    network = Features(side).eval()
     pictures = torch.from_numpy(icons.pictures["test"])[:, None].expand(-1, 3, -1, -1)
     with torch.inference_mode():
         return torch.cat([network(part) for part in pictures.split(128)])
@@ -57,7 +58,7 @@ def encoder_of(network: str, side: int) -> ImageOptions | CustomOptions:
     if network == "scratch":
         return ImageOptions(size=SIZE, network="residual", width=16, depth=2)
     arguments = {"dim": 256, "side": side}
-    return CustomOptions("efficientnet:lite0", arguments, normalize=True, input="image", size=SIZE, channels=3)
+    return CustomOptions("efficientnet:Lite0", arguments, normalize=True, input="image", size=SIZE, channels=3)
 
 
 def main() -> None:

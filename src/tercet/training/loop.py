@@ -41,6 +41,7 @@ from tercet.training.model import START_WEIGHTS, Model, Readable
 from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import save_state, state_of
 from tercet.training.reporter import Advance, Reporter
+from tercet.training.step.allocator import freed_memory_kept
 from tercet.training.step.bank import Memory
 from tercet.training.step.batch_norm import BatchNormStatistics
 from tercet.training.step.chunk import items_in_batch
@@ -163,6 +164,7 @@ class Training:
         with (
             contextlib.closing(self.feed),
             stop_requests() as stop_asked,
+            freed_memory_kept(),
             self.reporter.progress("training") as advance,
             torch.random.fork_rng(),
         ):
