@@ -3,12 +3,14 @@
     python benchmarks/interval_coverage.py --classes 20 50 --draws 1000
     python benchmarks/interval_coverage.py --rows 20 50 200
     python benchmarks/interval_coverage.py --classes 20 50 --compare
+    python benchmarks/interval_coverage.py --items 100 200 --labels 15
 
 A population has classes with a random centre and a random spread, and two to ten items of each. Of every draw of so
 many classes the figures and their intervals are taken. The truth is, for retrieval, the mean of the figure over all
 draws: what is to be expected of so many new classes, searched among each other. For AUC, EER and TAR at FAR it is the
 figure of two million pairs of classes of their own, for the accuracy of triplets that of a million triplets; and two
-equally good runs differ by 0.
+equally good runs differ by 0. Items with several labels, one to three, lie at the sum of their labels' centres, which
+are the same in all draws; the truth is the mean over all draws.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tercet.evaluation import all_pairs, evaluate_tuples, mean_intervals, retrieval, verification_intervals
+from tercet.evaluation import (
+    all_pairs,
+    evaluate_embeddings,
+    evaluate_tuples,
+    mean_intervals,
+    retrieval,
+    verification_intervals,
+)
 from tercet.evaluation.comparison import compare_groups, measure_labelled
 from tercet.evaluation.rivals import MOST_PRODUCTS, rivals_within
 from tercet.evaluation.verification import curve_metrics, verification
@@ -63,6 +72,10 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=6)
     parser.add_argument("--unlike", type=float, default=0.2)
     parser.add_argument("--most-products", type=int, default=MOST_PRODUCTS, help="of the search for rivals")
+    parser.add_argument(
+        "--items", type=int, nargs="*", default=[], help="items with several labels, instead of classes"
+    )
+    parser.add_argument("--labels", type=int, default=15, help="that there are, of which an item has one to three")
     options = parser.parse_args()
     population = Population(options.apart, options.dimensions, options.unlike)
     print(f"{'units':>8} {'figure':<18}{'truth':>8}{'spread':>8}{'held':>8}{'below':>8}{'above':>8}")
@@ -70,6 +83,11 @@ def main() -> None:
         truth = true_rates(population, of_rows=True)
         for rows in options.rows:
             tell(rows, [of_rows(population, rows, seed) for seed in range(options.draws)], truth)
+        return
+    for items in options.items:
+        found = [of_label_sets(items, options.labels, seed) for seed in range(options.draws)]
+        tell(items, found, {name: float(np.mean([one[0][name] for one in found])) for name in FIGURES[2:5]})
+    if options.items:
         return
     if options.compare:
         for classes in options.classes:
@@ -104,6 +122,15 @@ def of_rows(population: Population, rows: int, seed: int) -> Drawn:
     classes = 2 * np.arange(rows)
     items = population.items(rng, np.concatenate([classes, classes, classes + 1]))
     found = evaluate_tuples(items, np.arange(3 * rows).reshape(3, rows).T)
+    return {name: value for name, value in found.metrics.items() if value is not None}, found.intervals
+
+
+def of_label_sets(items: int, labels: int, seed: int) -> Drawn:
+    """Figures and intervals of one draw of items with one to three of these labels."""
+    rng, centres = np.random.default_rng((10, seed)), np.random.default_rng(11).normal(size=(labels, 6))
+    sets = [rng.choice(labels, rng.integers(1, 4), replace=False).tolist() for _ in range(items)]
+    rows = np.stack([centres[own].sum(axis=0) for own in sets]) + 0.7 * rng.normal(size=(items, 6))
+    found = evaluate_embeddings(rows, sets, ks=(1,))
     return {name: value for name, value in found.metrics.items() if value is not None}, found.intervals
 
 

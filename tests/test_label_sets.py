@@ -1,5 +1,6 @@
 """Items with several labels: read, dealt, trained on, evaluated; each against plain loops over the labels as given."""
 
+import csv
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -25,9 +26,11 @@ from tercet.errors import DataError, InputError
 from tercet.evaluation import evaluate_embeddings
 from tercet.evaluation.pairs import all_pairs
 from tercet.index import Index
+from tercet.index.embedding import index_of_shards
 from tercet.training.assessment.neighbours import Neighbours, mistaken_queries
 from tercet.training.batches.supervision import Batch
 from tercet.training.health.vitals import _kinds, composition
+from tercet.training.tuning.identity import _contents
 
 TAGS = ("red", "round", "heavy", "old", "wet", "loud")
 SETS = [["red", "round"], ["blue"], [], ["round", "blue", "red"], ["wet"], ["blue", "wet"], ["round"]]
@@ -93,6 +96,9 @@ SOURCES = {
     "jsonl": lambda folder: texts_in(folder / "t.jsonl", SETS),
     "parquet": lambda folder: texts_in(folder / "t.parquet", SETS),
     "arrow": lambda folder: pa.table({"text": [f"text {i}" for i in range(7)], "label": SETS}),
+    "views of lists": lambda folder: pa.table(
+        {"text": [f"text {i}" for i in range(7)], "label": pa.array(SETS, pa.list_view(pa.string()))}
+    ),
     "lists": lambda folder: ([f"text {i}" for i in range(7)], [set(own) for own in SETS]),
     "dataset": lambda folder: Dataset(SETS),
 }
@@ -105,8 +111,8 @@ def test_lists_of_labels_are_sets_of_codes(tmp_path, monkeypatch, kind, large):
     records = read(SOURCES[kind](tmp_path))
     assert (records.form, records.labels) == ("label-sets", None)
     assert records.label_lists() == [sorted(own) for own in SETS]
-    assert records.label_names() == [", ".join(sorted(own)) for own in SETS]
-    assert [records.label_name(i) for i in range(7)] == records.label_names()
+    assert records.label_names() == records.label_lists() == [records.label_of(i) for i in range(7)]
+    assert [records.label_name(i) for i in range(7)] == [", ".join(sorted(own)) for own in SETS]
     assert records.count() == "7 texts with 4 labels, up to 3 an item, 1 of them without a label"
     part = records.take([5, 2, 1])
     assert part.label_lists() == [["blue", "wet"], [], ["blue"]]
@@ -133,8 +139,19 @@ def test_marks_are_the_columns_that_they_mark():
     expected = [[str(names.index(one)) for one in sorted(own)] for own in SETS]
     assert read((texts, marks(SETS))).label_lists() == expected
     assert read((texts, list(marks(SETS).astype(float)))).label_lists() == expected
-    with pytest.raises(DataError, match="which look like marks"):
+    with pytest.raises(DataError, match=r"hold 0 and 1, all of one length, which look like marks.*np.array\(labels\)"):
         read((texts, marks(SETS).tolist()))
+    with pytest.raises(DataError, match="hold false and true, all of one length, which look like marks"):
+        read((texts, marks(SETS).astype(bool).tolist()))
+
+
+def test_lists_made_equally_long_are_refused():
+    """All items would share the label -1."""
+    texts, codes = [f"text {i}" for i in range(3)], np.array([[0, 2, -1], [1, -1, -1], [0, 1, 2]])
+    for one in (codes, torch.from_numpy(codes), codes.tolist(), list(codes)):
+        with pytest.raises(DataError, match="hold -1, and are all of one length, which looks like padding"):
+            read((texts, one))
+    assert read((texts, [[0, -1], [-1], [2]])).label_lists() == [["-1", "0"], ["-1"], ["2"]]  # a label like any other
 
 
 def test_one_label_each_is_that_label(tmp_path, monkeypatch):
@@ -165,6 +182,12 @@ BAD = {
     "marks": ('{"text": "x", "label": [0, 1, 1]}\n{"text": "y", "label": [1, 0, 0]}\n',
               "{0}, column 'label': its lists hold 0 and 1, all of one length, which look like marks, one for each "
               "label. Give the labels that an item has."),
+    "true marks": ('{"text": "x", "label": [false, true, true]}\n{"text": "y", "label": [true, false, false]}\n',
+                   "{0}, column 'label': its lists hold false and true, all of one length, which look like marks, one "
+                   "for each label. Give the labels that an item has."),
+    "padding": ('{"text": "x", "label": [3, 1]}\n{"text": "y", "label": [1, -1]}\n',
+                "{0}, column 'label': its lists hold -1, and are all of one length, which looks like padding. Leave it "
+                "out of the lists."),
     "nothing": ('{"text": "x", "label": []}\n{"text": "y", "label": []}\n',
                 "{0} holds no label in column 'label'; at least two are needed to tell apart."),
     "one": ('{"text": "x", "label": ["a"]}\n{"text": "y", "label": []}\n',
@@ -193,6 +216,58 @@ def test_separators_that_cannot_be_used(tmp_path):
     (tmp_path / "two.csv").write_text("text,label\nx,a;;b\ny,c\n")
     with pytest.raises(DataError, match="row 1, column 'label': the label is missing"):
         read(str(tmp_path / "two.csv"), label_separator=";")
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_name_given_twice_in_a_line_is_refused(tmp_path, monkeypatch, large):
+    """Readers of JSON take the last in silence, so that half of the labels would be gone."""
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    path = tmp_path / "t.jsonl"
+    path.write_text('\ufeff{"text": "x", "label": "a"}\n{"text": "y", "label": ["a"], "label": ["b"]}\n')
+    where = f"{path}, line 2" if large else f"{path}:2"
+    with pytest.raises(DataError) as raised:
+        read(str(path))
+    assert (
+        str(raised.value) == f"{where}: 'label' is given more than once, and only one can be meant; remove the others."
+    )
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_cells_among_lists_are_not_taken_for_one_label(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": "a;b"}\n{"text": "z", "label": "b"}\n')
+    with pytest.raises(DataError, match=r"line 2, column 'label': the column holds lists, .* 'a;b' holds the sep"):
+        read(str(path), label_separator=";")
+    assert read(str(path)).label_lists() == [["a", "b"], ["a;b"], ["b"]]
+    assert read(str(path), label_separator="|").label_lists() == [["a", "b"], ["a;b"], ["b"]]
+
+
+def test_what_splits_cells_is_refused_where_there_are_none(tmp_path):
+    with pytest.raises(InputError, match="label_separator splits cells of a table; the source is none"):
+        tercet.train((["x", "y"], ["a;b", "b"]), out=tmp_path / "run", progress=False, label_separator=";", **QUICK)
+
+
+def test_what_is_kept_of_a_large_table_is_kept_by_separator(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": ["x", "y", "z"], "label": ["a;b|c", "c", "a"]}), path)
+    for separator, first in ((";", ["a", "b|c"]), ("|", ["a;b", "c"]), (None, "a;b|c"), (";", ["a", "b|c"])):
+        assert read(str(path), label_separator=separator).label_of(0) == first
+
+
+def test_a_tuning_on_other_sets_is_another():
+    """Of the same items and the same labels, dealt otherwise among them."""
+    texts = ["x", "y", "z"]
+    one, other = (read((texts, given)) for given in ([["a", "b"], ["b"], ["c"]], [["b"], ["a", "b"], ["c"]]))
+    assert one.classes == other.classes
+    assert _contents(one, one) == _contents(one, one)
+    assert len({_contents(one, one), _contents(one, other), _contents(other, one)}) == 3
+
+
+def test_labels_of_three_dimensions_are_refused():
+    with pytest.raises(DataError, match="Label 0 is array"):
+        read((["x", "y"], np.zeros((2, 2, 2))))
 
 
 def coded(sets):
@@ -279,6 +354,8 @@ def test_items_are_held_out_and_said():
         "Held out for validation: 11 of 37 samples, drawn one by one as their labels overlap. Training sees "
         f"{len(set(train.classes) & set(held.classes))} of their {len(held.classes)} labels on other samples."
     )
+    bare = read((np.arange(20.0).reshape(10, 2), [["a"], ["b"], [], ["a"], ["b"]] * 2))
+    assert "drawn one by one as some have no label." in hold_out(bare, 0.4)[2]
     with pytest.raises(InputError, match="holdout_by is 'class', but items of an array have several labels"):
         hold_out(records, by="class")
     with pytest.raises(DataError, match=r"holds 3 items; to hold two out"):
@@ -352,13 +429,48 @@ def test_a_gallery_of_sets(run, tmp_path):
 def test_an_index_and_shards_show_the_labels(run, tmp_path):
     rows, sets = drawn(20, seed=7)
     path = write_jsonl(tmp_path / "items.jsonl", rows, sets)
-    names = [", ".join(sorted(own)) for own in sets]
+    given = [sorted(own) for own in sets]
     index, _ = run.index(str(path))
     index.save(tmp_path / "index")
-    assert Index.open(tmp_path / "index").labels == names
-    run.embed_to(str(path), tmp_path / "shards")
-    shard = next((tmp_path / "shards").glob("*.parquet"))
-    assert pq.read_table(shard)["label"].to_pylist() == names
+    assert Index.open(tmp_path / "index").labels == given
+    run.embed_to(str(path), tmp_path / "shards", shard_rows=8)
+    shards = sorted((tmp_path / "shards").glob("*.parquet"))
+    assert [one for shard in shards for one in pq.read_table(shard)["label"].to_pylist()] == given
+    assert index_of_shards(run.path, tmp_path / "shards").labels == given
+    assert run.embed_records(str(path)).labels == given
+
+
+@pytest.mark.parametrize("given", [["a, b", "c"], ["a", "b, c"], ["a", "b", "c"], ['say "a"', "b"], []])
+def test_labels_with_commas_stay_apart(tmp_path, given):
+    """In an index as lists, and in words so that no other labels are written alike."""
+    records = read((["one", "two", "three"], [given, ["x", "y"], ["x"]]))
+    index = Index(np.eye(3, dtype=np.float32), list(records.names), records.label_names(), "run", "0" * 32, "euclidean")
+    index.save(tmp_path / "index")
+    found = Index.open(tmp_path / "index").search(np.eye(3, dtype=np.float32)[:1], 1)[0][0]
+    assert found.label == sorted(given)
+    assert next(csv.reader([records.label_name(0)], skipinitialspace=True, doublequote=False, escapechar="\\"), []) == (
+        sorted(given)
+    )
+
+
+def test_an_index_of_joined_labels_is_still_opened(tmp_path):
+    """As it was written before the labels of an item were kept apart."""
+    index = Index(np.eye(2, dtype=np.float32), ["one", "two"], ["a, b", ""], "run", "0" * 32, "euclidean")
+    index.save(tmp_path / "index")
+    assert pq.read_schema(tmp_path / "index" / "items.parquet").field("label").type == pa.string()
+    assert Index.open(tmp_path / "index").labels == ["a, b", ""]
+
+
+def test_a_search_shows_the_labels_of_what_it_finds(run, tmp_path, capsys):
+    rows, _ = drawn(3, seed=7)
+    path = write_jsonl(tmp_path / "items.jsonl", rows, [["wet, cold", "red"], ["old"], []])
+    index, _ = run.index(str(path))
+    index.save(tmp_path / "index")
+    words = ["search", str(tmp_path / "index"), ", ".join(map(str, rows[0])), "-k", "1"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.rstrip().endswith('red, "wet, cold"')
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["label"] == ["red", "wet, cold"]
 
 
 def test_a_resumed_run_is_the_same_to_the_byte(run, data, tmp_path):

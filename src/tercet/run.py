@@ -103,7 +103,8 @@ class EmbeddedRecords:
 
     vectors: np.ndarray
     names: list[str]
-    labels: list[str] | None
+    labels: list[str] | list[list[str]] | None
+    """Of several labels an item a list of lists."""
     skipped: tuple[Skipped, ...]
     side: str | None = None
     """Of two towers, the name of the side that these are of."""

@@ -42,6 +42,7 @@ of images for a file, otherwise the other than the index. Or a run with a prompt
 def main(words: Sequence[str]) -> int:
     """Search as the words say; the exit code."""
     command = parse(Search, words)
+    from tercet.data.labels import in_words
     from tercet.index import Index
     from tercet.run import load
 
@@ -58,6 +59,6 @@ def main(words: Sequence[str]) -> int:
         show_json([asdict(one) for one in found])
         return 0
     for rank, one in enumerate(found, start=1):
-        label = "" if one.label is None else f"  {one.label}"
-        show(f"{rank:>3}  {one.distance:.4f}  {one.name}{label}")
+        label = in_words(one.label) if isinstance(one.label, list) else one.label
+        show(f"{rank:>3}  {one.distance:.4f}  {one.name}{'' if label is None else f'  {label}'}")
     return 0

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tercet.data.arrow import as_arrow, as_numpy
 from tercet.data.kept import new_folder
-from tercet.data.labels import look_like_marks
+from tercet.data.labels import fault_of_lists
 from tercet.errors import DataError, InputError
 
 Place = Callable[[int], str]
@@ -130,35 +130,31 @@ def as_labels(
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     values = _decoded(values)
-    if separator is not None and not is_list(values.type):
-        values = _separated(values, separator)
+    split = separator is not None and not is_list(values.type)
+    if split:
+        values = _separated(values, str(separator))
     owner, counts = np.arange(len(values)), None
     if is_list(values.type):
         if values.null_count:
             _refuse_missing(values.is_null(), owner, source, column, place)
         counts = pc.list_value_length(values).to_numpy(zero_copy_only=False).astype(np.int64)
         owner, values = np.repeat(owner, counts), _decoded(pc.list_flatten(values))
-    if pa.types.is_floating(values.type):
-        values = _of_floats(values)
-    try:
-        texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    except pa.ArrowException as cause:
-        raise DataError(
-            f"{source}, column {column!r}: labels of the type {values.type} are not read: {cause}."
-        ) from None
+    texts = _as_texts(values, source, column)
     if texts.null_count or (len(texts) and pc.min(pc.binary_length(texts)).as_py() == 0):
         _refuse_missing(pc.fill_null(pc.equal(texts, ""), True), owner, source, column, place)
-    if counts is not None and look_like_marks(texts.to_pylist(), counts):
-        raise DataError(
-            f"{source}, column {column!r}: its lists hold 0 and 1, all of one length, which look like marks, one for "
-            "each label. Give the labels that an item has."
-        )
+    if counts is not None:
+        _refuse_odd_lists(texts, counts, source, column)
+    if counts is not None and separator is not None and not split:
+        _refuse_unsplit(texts, separator, owner, source, column, place)
     if level is not None:
         texts = pa.array([at_level(one, level) for one in texts.to_pylist()], pa.string())
     return Entries(texts, counts)
 
 
 def _decoded(values: Any) -> Any:
+    """Dictionaries as what they stand for, and views of lists as lists."""
+    if _is_view(values.type):  # Arrow 26 casts a view to a list with the last length wrong
+        return pa.array(values.to_pylist(), pa.large_list(values.type.value_type))
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
@@ -171,6 +167,37 @@ def _separated(values: Any, separator: str) -> Any:
     return pa.array(lists, pa.list_(pa.string()))
 
 
+def _as_texts(values: Any, source: str, column: str) -> Any:
+    """Labels of any type as an Arrow array of text without space around it."""
+    try:
+        floats = pa.types.is_floating(values.type)
+        return pc.utf8_trim_whitespace((_of_floats(values) if floats else values).cast(pa.string()))
+    except pa.ArrowException as cause:
+        raise DataError(
+            f"{source}, column {column!r}: labels of the type {values.type} are not read: {cause}."
+        ) from None
+
+
+def _refuse_odd_lists(texts: Any, counts: np.ndarray, source: str, column: str) -> None:
+    """Raise DataError where lists hold something else than labels."""
+    fault = fault_of_lists(texts.to_pylist(), counts)
+    if fault is not None:
+        raise DataError(f"{source}, column {column!r}: its lists hold {fault}")
+
+
+def _refuse_unsplit(
+    texts: Any, separator: str, owner: np.ndarray, source: str, column: str, place: Place
+) -> None:  # fmt: skip
+    """Raise DataError where a label of a list holds the separator: it may be a cell of several among lists."""
+    row = pc.index(pc.match_substring(texts, separator), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{source}, {place(int(owner[row]))}, column {column!r}: the column holds lists, which are taken as they "
+            f"are, and {texts[row].as_py()!r} holds the separator {separator!r}. Write a list of its labels, or leave "
+            "the separator out."
+        )
+
+
 def _refuse_missing(missing: Any, owner: np.ndarray, source: str, column: str, place: Place) -> NoReturn:
     """Raise DataError for the first label that is missing, of the row that owns it."""
     row = int(owner[pc.index(missing, True).as_py()])
@@ -179,7 +206,12 @@ def _refuse_missing(missing: Any, owner: np.ndarray, source: str, column: str, p
 
 def is_list(kind: Any) -> bool:
     """Whether a column of this Arrow type holds lists."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    plain = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return plain or _is_view(kind)
+
+
+def _is_view(kind: Any) -> bool:
+    return pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
 
 
 def _shifted(place: Place, before: int) -> Place:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 NONE = -1  # where an item has fewer labels than another
+MOST_COMPARED = 64
+"""Labels of one item times those of another: as many are compared each with each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +75,50 @@ def are_alike(one: np.ndarray, other: np.ndarray, ndim: int) -> np.ndarray:
     """
     if one.ndim == ndim:
         return one == other
+    if one.shape[-1] * other.shape[-1] > MOST_COMPARED:
+        return _share(one, other)
     shared = (one[..., :, None] == other[..., None, :]) & (one != NONE)[..., :, None]
     return shared.any(axis=(-2, -1))
 
 
-def look_like_marks(names: Sequence[str], counts: np.ndarray) -> bool:
-    """Whether lists hold a mark 0 or 1 for each label in place of labels: then all items would share 0 and 1."""
-    if not len(counts) or counts[0] < 2 or (counts != counts[0]).any() or not set(names) <= {"0", "1"}:
-        return False
-    rows = np.array([name == "1" for name in names]).reshape(len(counts), -1)
-    return rows.shape[1] > 2 or bool((rows[:, 0] == rows[:, 1]).any())
+def _share(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The same of sets of which one may be large, in memory that grows with their labels and not with the products."""
+    shape = np.broadcast_shapes(one.shape[:-1], other.shape[:-1])
+    number = np.arange(math.prod(shape)).reshape(shape)
+    n_codes = int(max(one.max(initial=0), other.max(initial=0))) + 1
+
+    def keys(side: np.ndarray) -> np.ndarray:
+        side = np.broadcast_to(side, (*shape, side.shape[-1]))
+        known = side != NONE
+        return np.repeat(number.ravel(), known.sum(axis=-1).ravel()) * n_codes + side[known]
+
+    shared = np.zeros(math.prod(shape), dtype=bool)
+    shared[np.intersect1d(keys(one), keys(other)) // n_codes] = True
+    return shared.reshape(shape)
+
+
+def in_words(names: Iterable[str]) -> str:
+    """The labels of an item, joined by commas; one with a comma or a quotation mark in it stands between such marks."""
+    return ", ".join(json.dumps(name, ensure_ascii=False) if "," in name or '"' in name else name for name in names)
+
+
+def fault_of_lists(names: Sequence[str], counts: np.ndarray) -> str | None:
+    """What lists hold in place of labels, in words; None where they hold labels.
+
+    Of a mark for each label all items would share 0 and 1, and of lists made equally long all would share -1.
+    """
+    if not len(counts) or counts[0] < 2 or (counts != counts[0]).any():
+        return None
+    different = {name.lower() for name in set(names)}
+    if "-1" in different:
+        return "-1, and are all of one length, which looks like padding. Leave it out of the lists."
+    if not (different <= {"0", "1"} or different <= {"false", "true"}):
+        return None
+    rows = np.array([name.lower() in ("1", "true") for name in names]).reshape(len(counts), -1)
+    if rows.shape[1] == 2 and (rows[:, 0] != rows[:, 1]).all():
+        return None
+    kind = "0 and 1" if different <= {"0", "1"} else "false and true"
+    return f"{kind}, all of one length, which look like marks, one for each label. Give the labels that an item has."
 
 
 def _each_once(items: np.ndarray, codes: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tercet.data.labels import NO_LABELS, Labels, look_like_marks
+from tercet.data.labels import NO_LABELS, Labels, fault_of_lists
 from tercet.data.randomness import keyed_draws
 from tercet.data.records import Records, shorten
 from tercet.data.tables import find_files, finite, without_missing
@@ -112,11 +112,10 @@ def read_labels(given: Sequence[Any], labelled: bool) -> Labels:
         rows = _marked(given) or [list(value) if _is_collection(value) else [value] for value in given]
         names = [_name(value, place) for place, row in enumerate(rows) for value in row]
         counts = np.array([len(row) for row in rows], dtype=np.int64)
-        if look_like_marks(names, counts):
-            raise DataError(
-                "The labels are lists of 0 and 1, all of one length, which look like marks, one for each label. Give "
-                "marks as an array, np.array(labels), or the labels that each item has."
-            )
+        fault = fault_of_lists(names, counts)
+        if fault is not None:
+            as_array = " Marks are given as an array: np.array(labels)." if "marks" in fault else ""
+            raise DataError(f"The lists of labels hold {fault}{as_array}")
         labels = Labels.of(names, counts)
     if not len(labels.classes):
         raise DataError("No item has a label.")
@@ -141,7 +140,7 @@ def _marked(given: Sequence[Any]) -> list[list[int]] | None:
 def _name(value: Any, place: int) -> str:
     """A label as text; whole numbers lose their ".0"."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
-    if value is None or value != value or value == "" or not isinstance(value, str | int | float | bool):
+    if not isinstance(value, str | int | float | bool) or value != value or value == "":
         raise DataError(f"Label {place} is {value!r}; allowed are numbers and strings.")
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 

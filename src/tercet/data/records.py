@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tercet.data.labels import NONE, Labels, picked_sets
+from tercet.data.labels import NONE, Labels, in_words, picked_sets
 from tercet.data.lazy import LazyItems
 from tercet.data.sides import SIDES, Sided
 from tercet.errors import DataError
@@ -152,10 +152,10 @@ class Records:
         items = self.items if isinstance(self.items, LazyItems) else (self.items[i] for i in range(len(self)))
         return np.fromiter((_fingerprint(self.kind, item) for item in items), dtype=np.int64, count=len(self))
 
-    def label_names(self) -> list[str] | None:
-        """The class of each item, in words; of a forgery that it is one; of several labels all, joined by commas."""
+    def label_names(self) -> list[str] | list[list[str]] | None:
+        """The class of each item, in words; of a forgery that it is one; of several labels a list of all."""
         if self.sets is not None:
-            return [", ".join(names) for names in self.label_lists()]
+            return self.label_lists()
         if self.labels is None:
             return None
         names = [self.classes[code] for code in self.labels]
@@ -169,9 +169,14 @@ class Records:
         return [self._named(row) for row in self.sets.tolist()]
 
     def label_name(self, position: int) -> str | None:
-        """The class of an item, or all of its labels, joined by commas; None where nothing is labelled."""
+        """The class of an item, or all of its labels, in words; None where nothing is labelled."""
+        found = self.label_of(position)
+        return in_words(found) if isinstance(found, list) else found
+
+    def label_of(self, position: int) -> str | list[str] | None:
+        """The class of an item, or the list of its labels; None where nothing is labelled."""
         if self.sets is not None:
-            return ", ".join(self._named(self.sets[position]))
+            return self._named(self.sets[position])
         return None if self.labels is None else self.classes[self.labels[position]]
 
     def _named(self, codes: Iterable[int]) -> list[str]:

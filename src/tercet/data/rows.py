@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tercet.data.arrow import as_arrow
 from tercet.data.kept import folder_of, new_folder
-from tercet.data.tablefiles import as_text, check_header, list_column, unreadable_value
+from tercet.data.tablefiles import NamedTwice, as_text, check_header, list_column, parse_json, unreadable_value
 from tercet.errors import DataError
 
 KEPT_BYTES = 256 * 2**20
@@ -218,7 +218,9 @@ class JsonRows:
                 return self._row(row, own)
         file.seek(int(self.offsets[row]))
         try:
-            found = json.loads(file.readline())
+            found = parse_json(file.readline().decode().removeprefix("\ufeff"))
+        except NamedTwice as cause:
+            raise DataError(f"{self.source}, {self.place(row)}: {cause}") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as cause:
             raise DataError(f"{self.source}, {self.place(row)}: not valid JSON ({cause}).") from None
         if not isinstance(found, dict):

@@ -122,8 +122,10 @@ def _by_labelled_item(records: Records, share: float, by: str, generator: np.ran
     left, chosen = _drawn(total, share, generator)
     train, out = records.take(left), records.take(chosen)
     known = len(set(train.classes) & set(out.classes))
+    assert records.sets is not None
+    why = "as their labels overlap" if records.sets.shape[1] > 1 else "as some have no label"
     sentence = (
-        f"Held out for validation: {len(out):,} of {total:,} samples, drawn one by one as their labels overlap. "
+        f"Held out for validation: {len(out):,} of {total:,} samples, drawn one by one {why}. "
         f"Training sees {known:,} of their {plural(len(out.classes), 'label')} on other samples."
     )
     return train, out, sentence

@@ -193,12 +193,30 @@ def _load_jsonl(path: Path, source: str) -> Table:
 
 def _parse_json(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except json.JSONDecodeError as cause:
         raise DataError(f"{place}: not valid JSON ({cause.msg}, column {cause.colno}).") from None
+    except NamedTwice as cause:
+        raise DataError(f"{place}: {cause}") from None
     if not isinstance(row, dict):
         raise DataError(f'{place}: expected an object such as {{"text": …, "label": …}}, found {line.strip()[:40]}.')
     return row
+
+
+class NamedTwice(ValueError):
+    """An object of JSON names something more than once, of which readers take the last."""
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise NamedTwice(f"{name!r} is given more than once, and only one can be meant; remove the others.")
+    return found
+
+
+parse_json = json.JSONDecoder(object_pairs_hook=_each_name_once).decode
+"""As json.loads does it, of text; raises NamedTwice."""
 
 
 def _json_column(values: list[Any], name: str, lines: Sequence[int], source: str) -> Any:

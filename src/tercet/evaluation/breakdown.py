@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tercet.evaluation.relevance import NONE
 from tercet.evaluation.retrieval import Retrieval
 from tercet.neighbors.lists import Array
 
@@ -18,20 +17,20 @@ def by_class(found: Retrieval) -> list[dict[str, Any]]:
 
     Each is {"class", "items", "queries", "recall_at_1", "map_at_r"}: items are those of the data that was evaluated,
     queries those to which something is relevant, and figures their means; None without queries, or where they were
-    not to be had. Items of several labels are put together by the whole set of them; those of none, and junk, are in
-    no row.
+    not to be had. Of items with several labels each label is a row, and an item is in all of its own; those of none,
+    and junk, are in no row.
     """
-    known = found.relevance
-    return _table("class", np.where(known.labelled, known.classes, NONE), known.names, found)
+    return _table("class", found.relevance.labels, found.relevance.label_names, found)
 
 
 def by_group(found: Retrieval) -> list[dict[str, Any]]:
     """The same by the queries' groups, with "group" for "class"; empty without groups."""
     known = found.relevance
-    return [] if known.groups is None else _table("group", known.groups[:, 0], known.group_names, found)
+    return [] if known.groups is None else _table("group", known.groups, known.group_names, found)
 
 
 def _table(word: str, codes: Array, names: list[Any], found: Retrieval) -> list[dict[str, Any]]:
+    """Rows by codes of shape (Q, L)."""
     own = codes[found.query_rows]
     length = len(names)
     items = np.bincount(codes[codes >= 0], minlength=length)
@@ -46,6 +45,6 @@ def _table(word: str, codes: Array, names: list[Any], found: Retrieval) -> list[
 
 
 def _means(values: Array, codes: Array, counts: Array) -> list[float | None]:
-    known = codes >= 0
-    sums = np.bincount(codes[known], values[known], minlength=len(counts))
+    query, place = np.nonzero(codes >= 0)
+    sums = np.bincount(codes[query, place], values[query], minlength=len(counts))
     return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]

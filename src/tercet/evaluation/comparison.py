@@ -22,7 +22,7 @@ from tercet.evaluation.intervals import FEWEST_UNITS, LEVEL, SHARED, Interval, i
 from tercet.evaluation.operating import pair_contributions
 from tercet.evaluation.pairs import Pairs, all_pairs, given_pairs
 from tercet.evaluation.retrieval import retrieval
-from tercet.evaluation.rivals import rivals_within
+from tercet.evaluation.rivals import rivals_of
 
 OF_RETRIEVAL = {"recall_at_1": "recall@1", "map_at_r": "MAP@R", "r_precision": "R-precision"}
 OF_PAIRS = {"auc": "AUC", "eer": "EER"}
@@ -42,7 +42,7 @@ class Measured:
     Attributes:
         figures: name -> (value, contributions); of all runs the units are numbered alike.
         n_units: how many units there are.
-        unit: what they are: "class", "pair" or "triplet".
+        unit: what they are: "class", "item", "pair" or "triplet".
     """
 
     figures: Mapping[str, tuple[float, Contributions]]
@@ -113,7 +113,8 @@ def measure_labelled(
     """Retrieval, leave one out, and verification of all pairs (or a seeded sample, the same for every run).
 
     What each class contributes to verification is taken from the pairs that `all_pairs` lists, also where it counts
-    more of them.
+    more of them. Items with several labels are measured by verification alone, whose units are then items: what each of
+    these contributes to the searches of others is not known.
 
     Args:
         embeddings: of shape (N, D).
@@ -124,10 +125,11 @@ def measure_labelled(
     """
     pairs = all_pairs(embeddings, labels, distance, seed=seed)
     figures = dict(_of_pairs(pairs))
+    if pairs.unit == "item":
+        return Measured(figures, len(embeddings), pairs.unit)
     found = retrieval(embeddings, labels, (1,), distance)
     if len(found.query_rows):
-        several = not found.relevance.has_one_label  # then a neighbour is of no one class, which could be in the way
-        rivals = None if several else rivals_within(embeddings, labels, OF_RETRIEVAL, distance, seed=seed)
+        rivals = rivals_of(found, embeddings, distance=distance, seed=seed)
         for name, values in found.figures().items():
             if name in OF_RETRIEVAL:
                 own = mean_contributions(name, values, found.query_classes, rivals)

@@ -21,6 +21,7 @@ from tercet.evaluation.mistakes import hardest
 from tercet.evaluation.pairs import MOST_LISTED, Pairs, all_pairs, given_pairs
 from tercet.evaluation.probability import Probability, brier_score, calibration_error, reliability
 from tercet.evaluation.ranks import AT_K
+from tercet.evaluation.relevance import NONE
 from tercet.evaluation.retrieval import QUERIES_SEARCHED_AGAIN, Progress, Retrieval, retrieval
 from tercet.evaluation.rivals import Rivals, rivals_of
 from tercet.evaluation.thirds import Thirds, by_thirds
@@ -35,6 +36,11 @@ EXCLUDED = {
     "group-and-label": " but what shares the group, too",
 }
 """What is said of queries to which nothing is relevant, by what is left out."""
+
+NO_CLASSES = (
+    "Items have several labels, so that no class is drawn without parts of others: intervals are over items and of "
+    "verification alone, and no thirds are told apart."
+)
 
 Metrics = dict[str, float | None]
 
@@ -121,7 +127,8 @@ def evaluate_embeddings(
         ks: the k of recall@k.
         seed: of what is sampled.
         intervals: whether to have intervals over classes, which look for neighbours once more, to tell rare classes
-            from common ones, and to measure the geometry (`geometry.geometry`).
+            from common ones, and to measure the geometry (`geometry.geometry`). Of items with several labels there are
+            intervals of verification alone, over items.
         max_pairs: more pairs than that are sampled, which a note says; up to it all count, see `all_pairs`.
         class_sizes: how many items of each item's class were trained on, (N,), to make the thirds by; by default, how
             many are here.
@@ -143,23 +150,27 @@ def evaluate_embeddings(
         gallery_groups=gallery_groups, exclude=exclude, approximate=approximate, seed=seed, progress=progress,
     )  # fmt: skip
     metrics, missing = _retrieval_metrics(found)
-    rivals = rivals_of(found, embeddings, gallery, distance, seed=seed) if intervals else None
-    thirds = _thirds(found, class_sizes, rivals) if intervals else Thirds()
-    ends = mean_intervals(found.figures(), found.query_classes, rivals=rivals) if intervals else {}
     known = found.relevance
+    of_classes = intervals and known.has_one_label
+    rivals = rivals_of(found, embeddings, gallery, distance, seed=seed) if of_classes else None
+    thirds = _thirds(found, class_sizes, rivals) if of_classes else Thirds()
+    ends = mean_intervals(found.figures(), found.query_classes, rivals=rivals) if of_classes else {}
     shape = geometry(embeddings, known.classes, seed) if intervals and known.is_partition else Geometry({})
     of_queries = Evaluation(
         metrics=metrics | thirds.metrics | shape.metrics | _retrieval_counts(found),
         missing=missing | shape.missing,
         intervals=ends | thirds.intervals,
-        notes=_retrieval_notes(found) + [note for note in (thirds.note, shape.note) if note],
+        notes=_retrieval_notes(found)
+        + [note for note in (thirds.note, shape.note) if note]
+        + ([NO_CLASSES] if intervals and not known.has_one_label else []),
         spectrum=shape.spectrum,
         thirds=thirds.parts,
         classes=by_class(found),
         groups=by_group(found),
         settings={"distance": resolve(distance).name, "ks": list(ks), "max_pairs": max_pairs, "seed": seed}
         | ({"exclude": exclude} if exclude else {})
-        | ({"approximate": True} if approximate else {}),
+        | ({"approximate": True} if approximate else {})
+        | ({"several_labels": True} if not known.has_one_label else {}),
     )
     if pairs is None and known.is_partition:
         pairs = all_pairs(embeddings, known.classes, distance, max_pairs, seed)
@@ -304,7 +315,7 @@ def _retrieval_counts(found: Retrieval) -> Metrics:
     known = found.relevance
     counts: Metrics = {
         "n_items": len(known.classes),
-        "n_classes": len(np.unique(known.classes[known.labelled])),
+        "n_classes": len(np.unique(known.labels[known.labels != NONE])),
         "n_queries": len(found.query_rows),
     }
     return counts | ({"n_gallery_items": found.n_candidates} if known.has_gallery else {})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tercet.data.labels import are_alike
 from tercet.distances import blocks
 from tercet.errors import InputError
 from tercet.evaluation.pairs import Pairs, pair_distances
@@ -17,6 +18,7 @@ from tercet.neighbors.lists import Array
 from tercet.neighbors.vectors import as_vectors, check_same_space
 
 QUERIES = 1024  # whose same pairs are listed at a time
+LABELS_AT_A_TIME = 1 << 22  # of pairs that are asked whether they share one
 
 
 def gallery_pairs(
@@ -26,7 +28,8 @@ def gallery_pairs(
 
     Of more than `max_pairs`, a seeded part: all same pairs as far as half of `max_pairs` goes, and for the rest
     different ones, drawn uniformly. What a search excludes is in, for whether two items are the same does not depend on
-    where they come from; junk is not. Memory O(max_pairs).
+    where they come from; junk is not. Units are classes; of items with several labels the items, as labels overlap.
+    Memory O(max_pairs).
 
     Args:
         embeddings: of the queries, (Q, D).
@@ -61,14 +64,15 @@ def gallery_pairs(
         rows, others = check_same_space(rows, others)
         rows = torch.cat([rows, others])
     shown = kept[right] + (0 if alone else n_queries)
+    units = (known.classes[left], known.gallery_classes[right]) if known.has_one_label else (own[left], shown)
     return Pairs(
         distance=pair_distances(rows, own[left], shown, distance),
         same=np.arange(len(left)) < take_same,
         left=own[left],
         right=shown,
-        left_unit=known.classes[left],
-        right_unit=known.gallery_classes[right],
-        unit="class",
+        left_unit=units[0],
+        right_unit=units[1],
+        unit="class" if known.has_one_label else "item",
         sampled=take_same + take_different < n_all,
         n_same_total=n_same,
         n_different_total=n_different,
@@ -126,5 +130,6 @@ def _all_different(known: Relevance, alone: bool, n_others: int) -> Array:
 
 def _share(known: Relevance, left: Array, right: Array) -> Array:
     """Whether each pair shares a label."""
-    one, two = known.labels[left], known.gallery_labels[right]
-    return ((one[:, :, None] == two[:, None, :]) & (one != -1)[:, :, None]).any(axis=(1, 2))
+    parts = blocks(len(left), max(LABELS_AT_A_TIME // known.labels.shape[1], 1))
+    found = [are_alike(known.labels[left[part]], known.gallery_labels[right[part]], 1) for part in parts]
+    return np.concatenate([np.zeros(0, dtype=bool), *found])

@@ -44,10 +44,10 @@ class Pairs:
         same: (P,) bool.
         left: row of one item, (P,) int64.
         right: row of the other.
-        left_unit: what intervals are over, (P,) int64: the class of the left item, or the
-            number of the given pair or triplet.
+        left_unit: what intervals are over, (P,) int64: the class of the left item, or its row where items have several
+            labels, or the number of the given pair or triplet.
         right_unit: the same of the right item.
-        unit: "class", "pair" or "triplet".
+        unit: "class", "item", "pair" or "triplet".
         sampled: whether only a part of the pairs there are is here.
         n_same_total: same pairs there are, sampled or not.
         n_different_total: different pairs there are.

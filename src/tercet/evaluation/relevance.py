@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tercet.data.labels import in_words
 from tercet.errors import InputError, check_choice
 from tercet.evaluation.classes import class_codes
 from tercet.losses.label_sets import encode_labels
@@ -71,6 +72,7 @@ class Relevance:
         classes: what is drawn as a whole in a bootstrap: a code for each query, (Q,), the same for the same labels.
         gallery_classes: the same of the gallery, (G,).
         names: of the classes, what was given; a set's labels are joined by commas.
+        label_names: what each code of `labels` stands for.
         group_names: of the groups.
         kept: which items of the gallery as given there are, (G,); None if all. Junk is left out.
         n_junk: how many items that was.
@@ -87,6 +89,7 @@ class Relevance:
     classes: Array
     gallery_classes: Array
     names: list[Any]
+    label_names: list[Any]
     group_names: list[Any]
     kept: Array | None = None
     n_junk: int = 0
@@ -179,6 +182,7 @@ def relevance(
         classes=classes,
         gallery_classes=gallery_classes,
         names=class_names,
+        label_names=names,
         group_names=group_names,
         kept=kept,
         n_junk=0 if kept is None else n_gallery_given - len(kept),
@@ -195,11 +199,22 @@ def label_codes(labels: Any, n_queries: int, others: Any, n_others: int | None) 
         own, other = encode_labels(labels, n_queries, others if n_others is not None else None, n_others or 0)
         found = [own.numpy()] if other is None else [own.numpy(), other.numpy()]
         found = [codes.reshape(len(codes), -1) for codes in found]
-        return found[0], found[-1], _set_names(labels, others, found)
+        names = _set_names(labels, others, found)
+        found = [_each_once(codes) for codes in found]
+        return found[0], found[-1], names
     for given, length, name in sides:
         class_codes(given, length, name)  # the checks, and the messages
     codes, names = _joint_codes([_listed(given) for given, _, _ in sides])
     return codes[0][:, None], codes[-1][:, None], names
+
+
+def _each_once(codes: Array) -> Array:
+    """Each label of an item once, (Q, L); `NONE` in place of another mention."""
+    order = np.argsort(codes, axis=1, kind="stable")
+    rising = np.take_along_axis(codes, order, axis=1)
+    again = np.zeros_like(codes, dtype=bool)
+    np.put_along_axis(again, order[:, 1:], rising[:, 1:] == rising[:, :-1], axis=1)
+    return np.where(again, NONE, codes)
 
 
 def are_several(labels: Any) -> bool:
@@ -304,7 +319,7 @@ def _classes(codes: Array, of_gallery: Array, names: list[Any]) -> tuple[Array, 
         return codes[:, 0], of_gallery[:, 0], names
     both = np.concatenate([codes, of_gallery])
     _, first, inverse = np.unique(np.sort(both, axis=1), axis=0, return_index=True, return_inverse=True)
-    joined = [", ".join(str(names[code]) for code in both[row] if code != NONE) or "(none)" for row in first]
+    joined = [in_words(str(names[code]) for code in both[row] if code != NONE) or "(none)" for row in first]
     found = inverse.reshape(-1).astype(np.int64)
     return found[: len(codes)], found[len(codes) :], joined
 

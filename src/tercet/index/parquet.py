@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tercet.errors import InputError, RunError
-from tercet.index.shards import columns_of
+from tercet.index.shards import Label, columns_of
 from tercet.neighbors.quantised import quantised
 from tercet.training.folder import files
 
@@ -29,9 +29,11 @@ def check_parquet_path(path: Path) -> None:
 
 
 def write_parquet(
-    path: Path, vectors: np.ndarray, names: Sequence[str], labels: Sequence[str] | None, kind: str = "float32"
+    path: Path, vectors: np.ndarray, names: Sequence[str], labels: Sequence[Label] | None, kind: str = "float32"
 ) -> None:
     """Write columns name, label (where known) and embedding, a list of D float32, one row an item.
+
+    Of items with several labels, label is a list of text.
 
     Of int8, embedding is a list of D int8 beside a column of scales; of binary, ceil(D / 8) bytes.
     """

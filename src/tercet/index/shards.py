@@ -1,7 +1,8 @@
 """Embeddings of millions of items as a folder of Parquet shards, which a run that was stopped goes on with.
 
     embedding.json           what the shards were made with: the run, its weights, the source, rows of a shard, ...
-    shard-00000.parquet      the first rows: name, label (where known), embedding, and scale (of int8)
+    shard-00000.parquet      the first rows: name, label (where known; of several labels a list), embedding, and scale
+                             (of int8)
     skipped.csv              name and reason of what could not be read; written when all shards are there
 
 A shard is written whole or not at all, and depends on nothing but its rows: so whoever makes it, and in whatever order,
@@ -14,7 +15,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from tercet.training.reporter import Reporter
 
 FORMAT = 1
 MANIFEST = "embedding.json"
+Label = str | list[str]
+"""What an item is labelled with: one label, or a list of several."""
 BLOCK = 2048
 """Items that are read and encoded at a time: with a shard's embeddings, all that is in memory."""
 
@@ -184,7 +187,7 @@ def _told_of(path: Path) -> tuple[int, list[Skipped]]:
     return about.num_rows, [Skipped(name, reason) for name, reason in left_out]
 
 
-def read_shards(shards: Shards) -> tuple[Quantised, list[str], list[str] | None]:
+def read_shards(shards: Shards) -> tuple[Quantised, list[str], list[Label] | None]:
     """The embeddings of all shards, names, and labels where they are known.
 
     Raises:
@@ -203,11 +206,11 @@ def read_shards(shards: Shards) -> tuple[Quantised, list[str], list[str] | None]
     return Quantised(kind, codes, scales, dimensions), table["name"].to_pylist(), labels
 
 
-def columns_of(vectors: Quantised, names: list[str], labels: list[str] | None) -> dict[str, Any]:
+def columns_of(vectors: Quantised, names: list[str], labels: Sequence[Label | None] | None) -> dict[str, Any]:
     """The columns of a table of embeddings."""
     columns = {"name": pa.array(names, pa.string())}
     if labels is not None:
-        columns["label"] = pa.array(labels, pa.string())
+        columns["label"] = label_column(labels)
     flat = pa.array(np.ascontiguousarray(vectors.codes).reshape(-1))
     if vectors.kind == "binary":
         width = vectors.codes.shape[1]
@@ -217,6 +220,12 @@ def columns_of(vectors: Quantised, names: list[str], labels: list[str] | None) -
     if vectors.scales is not None:
         columns["scale"] = pa.array(vectors.scales)
     return columns
+
+
+def label_column(labels: Sequence[Label | None]) -> Any:
+    """Labels as an Arrow array of text, or of lists of text where items have several."""
+    several = any(isinstance(label, list) for label in labels)
+    return pa.array(labels, pa.list_(pa.string()) if several else pa.string())
 
 
 def _codes(column: Any, kind: str, dimensions: int) -> tuple[np.ndarray, int]:
@@ -242,7 +251,7 @@ def _embedded(model: Model, records: Records, rows: range, kind: str) -> tuple[A
     skipped = [(names[place], reason) for place, reason in found.unreadable]
     if not len(found.positions):
         return None, skipped
-    labels = [part.label_name(int(place)) or "" for place in found.positions] if part.form in LABELLED else None
+    labels = [part.label_of(int(place)) for place in found.positions] if part.form in LABELLED else None
     vectors = quantised(found.vectors, kind)
     return pa.table(columns_of(vectors, [names[place] for place in found.positions], labels)), skipped
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from tercet.distances import Distance, Mahalanobis, resolve
 from tercet.errors import InputError, RunError, check_choice
+from tercet.index.shards import Label, label_column
 from tercet.neighbors import ApproximateNeighbors, nearest
 from tercet.neighbors.quantised import VECTORS, Quantised, nearest_bits, quantised
 from tercet.training.folder import files
@@ -38,7 +39,7 @@ class Found:
     """One neighbour of a query."""
 
     name: str
-    label: str | None
+    label: Label | None
     distance: float
     position: int
 
@@ -50,7 +51,7 @@ class Index:
     Attributes:
         vectors: float32 (N, D).
         names: what each item is called.
-        labels: the class of each item, or None.
+        labels: the class of each item, or of several labels an item a list of them; or None.
         run: the folder of the run that made the vectors.
         weights: the hash of that run's weights.
         distance: its name, which `tercet.distances.resolve` knows; or "mahalanobis".
@@ -68,7 +69,7 @@ class Index:
 
     vectors: np.ndarray
     names: Sequence[str]
-    labels: Sequence[str] | None
+    labels: Sequence[Label] | None
     run: str
     weights: str
     distance: str
@@ -167,7 +168,7 @@ class Index:
             raise RunError(f"{folder} exists already; choose another name, or remove it first.")
         columns: dict[str, Any] = {"name": list(self.names)}
         if self.labels is not None:
-            columns["label"] = list(self.labels)
+            columns["label"] = label_column(self.labels)
         manifest = {
             "format": FORMAT, "run": self.run, "weights": self.weights, "distance": self.distance,
             "items": len(self.names), "dimensions": int(self.vectors.shape[1]),

@@ -24,6 +24,8 @@ from tercet.errors import InputError
 Relation = Callable[[Tensor, Tensor], Tensor]
 Keys = tuple[Tensor, Tensor]  # int64 of shapes (A,) and (M,): an anchor and a reference of equal keys
 NO_LABEL = -1  # pads the labels of an item that has fewer than others
+MOST_COMPARED = 16  # labels of an item times those of another: as many are compared each with each
+CODES_AT_A_TIME = 4096  # else marks are multiplied, of so many labels
 TILE_ENTRIES = 1 << 18  # of a tile of labels
 
 
@@ -130,10 +132,24 @@ class ClassPairing(Pairing):
 def share_a_label(labels: Tensor, reference_labels: Tensor) -> Tensor:
     """The relation of items with several labels, of shapes (R, L) and (C, L'): whether they share one, (R, C)."""
     shared = torch.zeros(len(labels), len(reference_labels), dtype=torch.bool, device=labels.device)
+    if labels.shape[1] * reference_labels.shape[1] > MOST_COMPARED:
+        both = torch.unique(labels[torch.isin(labels, reference_labels) & (labels != NO_LABEL)])
+        for codes in both.split(CODES_AT_A_TIME) if len(both) else ():
+            shared |= _marks(labels, codes) @ _marks(reference_labels, codes).T > 0
+        return shared
     for own in range(labels.shape[1]):
         for other in range(reference_labels.shape[1]):
             shared |= (labels[:, own, None] == reference_labels[:, other]) & (labels[:, own, None] != NO_LABEL)
     return shared
+
+
+def _marks(labels: Tensor, codes: Tensor) -> Tensor:
+    """Which rows of labels (R, L) have each of these codes, rising, as 0 and 1: float32 (R, codes)."""
+    places = torch.searchsorted(codes, labels).clamp_(max=len(codes) - 1)
+    rows, slots = (codes[places] == labels).nonzero(as_tuple=True)
+    marks = torch.zeros(len(labels), len(codes), device=labels.device)
+    marks[rows, places[rows, slots]] = 1
+    return marks
 
 
 class RelatedPairing(Pairing):

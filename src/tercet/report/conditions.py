@@ -61,6 +61,6 @@ def unit(run: RunFolder, name: str) -> str:
         return "pairs"
     if "n_writers" in metrics:
         return "writers, each forgery counting by itself"
-    if "n_views" in metrics:
+    if "n_views" in metrics or outcome.get("settings", {}).get("several_labels"):
         return "items"
     return "classes" if outcome.get("classes", True) else "pairs that belong together"

@@ -132,6 +132,10 @@ def is_table(source: Any) -> bool:
 
 def refuse_idle(source: Any, given: Mapping[str, Any]) -> None:
     """Raise InputError where options that say how to read a table are given for a path that is none."""
+    if not isinstance(source, (str, Path)) and not is_table(source) and given.get("label_separator") is not None:
+        raise InputError(
+            "label_separator splits cells of a table; the source is none. Give each item a list of labels."
+        )
     if not isinstance(source, (str, Path)) or not Path(source).exists() or is_table(source):
         return
     named = [f"--{name.replace('_', '-')}" for name in OF_TABLES if given.get(name) is not None]

@@ -65,11 +65,10 @@ def written_labels(records: Records) -> np.ndarray | list[list[str]]:
     """
     if records.sets is not None:
         return records.label_lists()
-    names = records.label_names()
-    assert names is not None
+    names = np.array(records.label_names())
     if records.forged is not None:
-        names = [f"{name} {i}" if records.forged[i] else name for i, name in enumerate(names)]
-    return np.array(names)
+        return np.array([f"{name} {i}" if records.forged[i] else name for i, name in enumerate(names)])
+    return names
 
 
 def groups_of(source: Any, records: Records, column: str | None, pattern: str | None) -> list[str | None] | None:
