@@ -1,11 +1,16 @@
 """Sources that are read row by row give the records that the same rows give when they are read at once."""
 
+import datetime as dt
 import io
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
+from decimal import Decimal
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +21,10 @@ from PIL import Image
 
 import tercet
 from conftest import QUICK, text_of, write_images
-from tercet.data import indexed, large_tables, rows
+from tercet.data import indexed, kept, large_tables, rows
 from tercet.data.lazy import LazyItems
 from tercet.data.readers import read
+from tercet.data.wishes import Wishes
 from tercet.errors import DataError, InputError
 
 
@@ -243,6 +249,275 @@ def test_bad_lines_are_named(tmp_path, streamed):
     path.write_text('["a"]\n')
     with pytest.raises(DataError, match=r"line 1: expected an object"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"text": "a", "label": "\\ud800"}', r"holds half of a surrogate pair"),
+        (b'{"text": "a", "label": "\xed\xa0\x80"}', r"not UTF-8 \(byte 0xed\)"),
+        (b'{"text": "a\xff", "label": "b"}', r"not UTF-8 \(byte 0xff\)"),
+        (b'{"text": "a", "label": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "lists or objects are nested too deep"),
+        (b'{"text": "a", "label": ' + b"9" * 5000 + b"}", r"cannot be read \(Exceeds the limit \(4300 digits\)"),
+        (b'{"text": "a", "label": {"b": 1}}', r"'label' holds a dict; allowed are text and numbers"),
+        (b'{"text": {"b": 1}, "label": "b"}', r"'text' holds a dict; allowed are text and numbers"),
+        (b'{"text": ["b", "c"], "label": "b"}', r"'text' holds a list; allowed are text and numbers"),
+        (b'["a"]', r"""expected an object such as .* found \["a"\]"""),
+    ],
+)
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("before", [3, 1200], ids=["near", "far"])
+def test_lines_that_hold_what_cannot_be_used(tmp_path, monkeypatch, line, message, large, before):
+    """Also beyond the rows that are looked at to find out what the columns mean."""
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    path = tmp_path / "data.jsonl"
+    rows_before = b"\n".join(b'{"text": "a", "label": "%d"}' % (row % 2) for row in range(before))
+    path.write_bytes(b"\xef\xbb\xbf\n" + rows_before + b"\r\n \n" + line)
+    with pytest.raises(DataError, match=rf"data\.jsonl(, line |:){before + 3}: {message}"):
+        list(read(path).items)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_whole_numbers_beyond_64_bits(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    path = write(tmp_path / "labels.jsonl", {"text": ["a", "b", "c"], "label": [2**64 + 1, 9, 2**64]})
+    assert list(read(path).classes) == ["9", str(2**64), str(2**64 + 1)]
+    path = write(tmp_path / "features.jsonl", {"a": [2**70, 1], "b": [1, 2], "label": ["x", "y"]})
+    assert read(path).items.tolist() == [[2.0**70, 1], [1, 2]]
+    path = write(tmp_path / "large.jsonl", {"a": [10**400, 1], "b": [1, 2], "label": ["x", "y"]})
+    with pytest.raises(DataError, match=r"line 1, column 'a': the value is inf, which float32 cannot hold"):
+        read(path)
+
+
+NAMES = [
+    ["--5", "-7", "3", "3"],
+    ["10", "9", "100000000000000000000", "-100000000000000000000"],
+    ["\u0661\u0660", "\u0669", "8", "-1"],
+    ["00", "0", "-0", "1"],
+    ["9" * 5000, "8", "10", "8"],
+    ["-", "5", "30", "5"],
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_classes_have_the_same_order_however_they_are_read(tmp_path, streamed, names):
+    whole = [name for name in names if name.removeprefix("-").isdecimal() and len(name) < 1000]
+    expected = sorted(set(names), key=(lambda name: (int(name), name)) if whole == names else None)
+    path = write(tmp_path / "data.parquet", {"text": ["a", "b", "c", "d"], "label": names})
+    assert list(read(path).classes) == expected
+    assert list(read((["a", "b", "c", "d"], names)).classes) == expected
+
+
+TIME = dt.datetime(2020, 1, 2, 3, tzinfo=dt.UTC)
+KINDS = {  # of columns that Parquet holds: what each cell is as a label, or a text
+    "text": (pa.array(["x", "y"], pa.string_view()), ["x", "y"]),
+    "codes": (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+    "decimal": (pa.array([Decimal("1.00"), Decimal("2.50")]), ["1", "2.5"]),
+    "moment": (pa.array([TIME, TIME + dt.timedelta(1)], pa.timestamp("us", "UTC")),
+               ["2020-01-02 03:00:00+00:00", "2020-01-03 03:00:00+00:00"]),
+    "day": (pa.array([TIME.date(), TIME.date() + dt.timedelta(1)]), ["2020-01-02", "2020-01-03"]),
+    "clock": (pa.array([dt.time(1), dt.time(2)]), ["01:00:00", "02:00:00"]),
+    "span": (pa.array([dt.timedelta(seconds=1), dt.timedelta(2)]), ["0:00:01", "2 days, 0:00:00"]),
+    "truth": (pa.array([False, True]), ["false", "true"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("large", [False, True])
+def test_labels_and_texts_of_every_kind(tmp_path, monkeypatch, kind, large):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    cells, expected = KINDS[kind]
+    path = write(tmp_path / "labels.parquet", {"text": ["a", "b"], "label": cells})
+    assert list(read(path).classes) == expected
+    assert list(read(path).items) == ["a", "b"]
+    path = write(tmp_path / "texts.parquet", {"text": cells, "label": ["x", "y"]})
+    if kind not in ("decimal", "truth"):  # which are features
+        assert list(read(path).items) == expected
+
+
+@pytest.mark.parametrize("kind", ["text", "codes", "moment", "day", "clock", "span"])
+def test_features_of_a_large_table_are_numbers(tmp_path, streamed, kind):
+    cells, expected = KINDS[kind]
+    path = write(tmp_path / "data.parquet", {"a": [1.0, 2.0], "odd": cells, "label": ["x", "y"]})
+    with pytest.raises(
+        DataError, match=rf"row 1, column 'odd' holds '{expected[0]}'.* are numbers\. Leave".replace("+", r"\+")
+    ):
+        read(path, kind="tabular", columns=["a", "odd"])
+
+
+def test_features_that_are_true_or_false(tmp_path, streamed):
+    columns = {"a": [1.0, 2.0], "b": [True, False], "label": ["x", "y"]}
+    for suffix in ("parquet", "jsonl"):
+        assert read(write(tmp_path / f"data.{suffix}", columns)).items.tolist() == [[1, 1], [2, 0]]
+
+
+def test_lists_are_marks_only_where_all_are(tmp_path, streamed):
+    """The last batch of rows has lists of zeros and ones alone, by chance."""
+    labels = [[2, 3, 4]] * 5 + [[0, 1, 1]]
+    path = write(tmp_path / "data.jsonl", {"text": list("abcdef"), "label": labels})
+    assert list(read(path).classes) == ["0", "1", "2", "3", "4"]
+    write(path, {"text": list("abcdef"), "label": [[1, 0, 0]] * 5 + [[0, 1, 1]]})
+    with pytest.raises(DataError, match="look like marks"):
+        read(path)
+
+
+def test_a_column_is_taken_by_its_whole_name(tmp_path, streamed):
+    """Parquet calls a field of a structure by both names with a dot between them, as a column may be called too."""
+    columns = {
+        "text": [{"raw": "no"}, {"raw": "no"}],
+        "text.raw": ["a", "b"],
+        "label.raw": ["no", "no"],
+        "label": ["x", "y"],
+    }
+    records = read(write(tmp_path / "data.parquet", columns), columns=("text.raw",), label="label")
+    assert list(records.items) == ["a", "b"]
+    assert list(records.classes) == ["x", "y"]
+
+
+def test_texts_that_are_structures_in_a_later_shard_are_refused(tmp_path):
+    write(tmp_path / "0.parquet", table())
+    write(tmp_path / "1.parquet", {"text": [{"a": "b"}], "label": ["topic 1"]})
+    with pytest.raises(DataError, match=r"1\.parquet, row 1: 'text' holds a dict; allowed are text and numbers"):
+        list(read(tmp_path).items)
+
+
+def test_shards_without_rows_and_with_columns_in_another_order(tmp_path):
+    columns, none = table(), {name: [] for name in table()}
+    parts = [none, none, {name: values[:9] for name, values in columns.items()}, none]
+    parts += [{name: columns[name][9:] for name in ("label", "text")}, none]
+    for number, part in enumerate(parts):
+        write(tmp_path / f"{number}.parquet", {name: pa.array(values, pa.string()) for name, values in part.items()})
+    records = read(tmp_path)
+    assert list(records.items) == columns["text"]
+    assert records.labels.tolist() == [row % 7 for row in range(42)]
+    assert [records.items.rows.place(row) for row in (0, 8, 9, 41)] == [
+        "2.parquet, row 1", "2.parquet, row 9", "4.parquet, row 1", "4.parquet, row 33",
+    ]  # fmt: skip
+
+
+def test_what_is_kept_of_row_groups_is_what_was_read_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    source = read(write(tmp_path / "data.parquet", {"a": [0.5 * row for row in range(20)], "label": ["x", "y"] * 10}))
+    of = source.names.rows
+    of._kept.clear()
+    of._kept_bytes = 0
+    monkeypatch.setattr(rows, "KEPT_BYTES", 2 * of._column_of(0, "a").nbytes)
+    for group in (1, 0, 2):
+        of._column_of(group, "a")
+    assert list(of._kept) == [(0, "a"), (2, "a")]
+    assert of._kept_bytes == sum(values.nbytes for values in of._kept.values())
+    for group in (3, 4):
+        of._column_of(group, "a")
+    assert list(of._kept) == [(3, "a"), (4, "a")]
+
+
+def test_what_is_kept_of_a_file_is_of_what_was_asked_for(tmp_path, streamed):
+    columns = {"a": [1.0, 2.0], "b": [3.0, 4.0], "label": ["x/p", "y/q"]}
+    path = write(tmp_path / "data.parquet", columns)
+    for _ in range(2):
+        assert list(read(path, label_level=1).classes) == ["x", "y"]
+        assert read(path, columns=("a",)).items.tolist() == [[1], [2]]
+        assert read(path, columns=("b", "a")).items.tolist() == [[3, 1], [4, 2]]
+        assert list(read(path).classes) == ["x/p", "y/q"]
+
+
+def test_of_several_columns_of_images_one_is_to_be_named(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    cells = [{"bytes": buffer.getvalue(), "path": f"{name}.png"} for name in "ab"]
+    path = write(tmp_path / "data.parquet", {"left": cells, "right": cells, "label": ["x", "y"]})
+    with pytest.raises(DataError, match=r"the columns left, right all hold images\. Say which with --columns"):
+        read(path)
+    assert list(read(path, columns=("right",)).names) == ["a.png", "b.png"]
+    path = write(tmp_path / "usual.parquet", {"left": cells, "image": cells, "label": ["x", "y"]})
+    assert "items in 'image'" in read(path).description
+
+
+class Rowed:
+    """What Tercet asks of a `datasets.Dataset`."""
+
+    column_names = ("text", "label")
+
+    def __init__(self, labels, names=None):
+        self.columns = {"text": [f"t{row}" for row in range(len(labels))], "label": labels}
+        self.features = {} if names is None else {"label": SimpleNamespace(names=names)}
+
+    def __len__(self):
+        return len(self.columns["text"])
+
+    def __getitem__(self, positions):
+        return {name: [values[row] for row in positions] for name, values in self.columns.items()}
+
+
+@pytest.mark.parametrize(("labels", "names"), [([0, 1] * 4 + [-1], ["a", "b"]), (["a", "b"] * 4 + [None], None)])
+def test_a_label_that_a_dataset_lacks_is_named_by_its_row(streamed, labels, names):
+    with pytest.raises(DataError, match=r"row 9, column 'label': the label is missing"):
+        large_tables.read_dataset_rows(Rowed(labels, names), Wishes())
+
+
+def test_shards_are_files_that_are_not_hidden(tmp_path):
+    folder = tmp_path / "data.parquet"  # as some programs write them
+    folder.mkdir()
+    write(folder / "0.PARQUET", {"text": ["a"], "label": ["x"]})
+    write(folder / "1.parquet", {"text": ["b"], "label": ["y"]})
+    (folder / "._1.parquet").write_bytes(b"not a table")
+    records = read(folder)
+    assert list(records.items) == ["a", "b"]
+    assert "2 Parquet shards" in records.description
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, streamed, suffix, replaced):
+    path = write(tmp_path / f"data{suffix}", table())
+    items = read(path).items
+    assert items[0] == table()["text"][0]
+    other = write(tmp_path / f"other{suffix}", table(49))
+    if replaced:
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match=rf"data{suffix} has changed while it was being read"):
+        list(items)
+
+
+def test_where_a_line_is_does_not_take_a_look_at_the_file(tmp_path, streamed):
+    path = write(tmp_path / "data.jsonl", {"a": [1.0, 2.0, 3.0], "label": ["x", "y", "x"]})
+    first, second, third = path.read_bytes().split(b"\n")[:3]
+    path.write_bytes(b"\n\n" + first + b"\n" + second + b"\n \n" + third + b"\n\n")
+    names = read(path).names
+    assert names.rows.place(0) == "line 3"
+    path.unlink()
+    assert [names.rows.place(row) for row in range(3)] == ["line 3", "line 4", "line 6"]
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path, streamed, monkeypatch):
+    """In a container, the next process has the number of the one that was killed."""
+    path = write(tmp_path / "data.jsonl", table())
+    left = []
+
+    def killed(source, target):
+        left.append(shutil.copytree(source, tmp_path / "left"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        read(path)
+    monkeypatch.undo()
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    folder = kept.folder_of([path], "lines")
+    shutil.copytree(left[0], folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
+    assert len(read(path)) == 42
+
+
+def test_of_two_that_keep_the_same_the_first_is_left(tmp_path):
+    with kept.new_folder(tmp_path / "a") as mine:
+        (mine / "file").write_text("mine")
+        with kept.new_folder(tmp_path / "a") as other:
+            (other / "file").write_text("other")
+    assert (tmp_path / "a" / "file").read_text() == "other"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("large", [False, True])

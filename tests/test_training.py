@@ -21,7 +21,7 @@ from tercet.encoders.options import ImageOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
 from tercet.training.folder.checkpoint import Progress
 from tercet.training.folder.history import read_history
-from tercet.training.loop import _keep_best
+from tercet.training.loop import Training, _keep_best
 
 
 def test_a_run_folder_holds_all_that_is_promised(image_run):
@@ -238,6 +238,39 @@ def test_ctrl_c_leaves_a_usable_run(images, unseen_images, tmp_path):
     assert run.threshold > 0
     assert run.evaluate(str(unseen_images)).metrics["auc"] is not None
     assert (path / "report.html").exists()
+
+
+@pytest.mark.parametrize("interim", [0.9, 0.1], ids=["best", "not the best"])
+@pytest.mark.parametrize("stopped", [2, 5])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(images, tmp_path, monkeypatch, interim, stopped):
+    """Neither the evaluation of the interruption nor its weights are left, be they the best or the first or not."""
+    measured = Training._measured
+    values = {3: 0.5, 6: 0.4, stopped: interim}
+
+    def measured_so(training, vectors):
+        return measured(training, vectors) | {training.selection: values[training.progress.step]}
+
+    monkeypatch.setattr(Training, "_measured", measured_so)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {**QUICK, "loss": "infonce", "learn_temperature": True}
+    tercet.train(str(images), out=whole, progress=False, **options)
+
+    def stop(step, figures):
+        if step == stopped and "loss" in figures:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    tercet.train(str(images), out=parts, progress=False, tracker=stop, **options)
+    summary = json.loads((parts / "summary.json").read_text())
+    assert (summary["reason"], summary["steps"]) == ("interrupted", stopped)
+    assert summary["best_step"] == (stopped if stopped < 3 or interim > 0.5 else 3)
+    tercet.train(str(images), out=parts, progress=False, resume=True)
+    assert not (parts / "checkpoints" / "aside").exists()
+    of_all = ["checkpoints/step-00000003", f"checkpoints/step-0000000{stopped}"]  # the last two are kept, of either
+    left, expected = (
+        {name: value for name, value in digest(run).items() if not name.startswith(tuple(of_all))}
+        for run in (parts, whole)
+    )
+    assert left == expected
 
 
 def test_early_stopping(images, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -96,8 +97,9 @@ def read_lines(path: Path, source: str, wishes: Wishes) -> Records:
 
 def decode_utf8(content: bytes, source: str) -> str:
     """Bytes of a file as text; an error names the line that is not UTF-8."""
+    content = content.removeprefix(codecs.BOM_UTF8)  # by hand: decoding utf-8-sig counts an error's place without it
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as cause:
         line = content.count(b"\n", 0, cause.start) + 1
         raise DataError(

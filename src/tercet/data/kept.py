@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tercet.errors import StorageError
+
+FORMAT = 2
+"""Of all that is kept; another one as soon as the same files would give something else."""
 
 
 def cache_folder() -> Path:
@@ -20,16 +24,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tercet"
 
 
+def state_of(about: os.stat_result) -> tuple[int, int]:
+    """What tells a file from what it was before: its size, and when it was changed."""
+    return about.st_size, about.st_mtime_ns
+
+
 def folder_of(files: Sequence[Path], purpose: str) -> Path:
     """The folder of what was made of these files for a purpose; another one as soon as a file has changed.
 
     A file is known by its path, its size and when it was changed; reading 100 GB to hash it would take as long as the
     work that is saved.
     """
-    digest = hashlib.blake2b(purpose.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{FORMAT} {purpose}".encode(), digest_size=16)
     for path in files:
-        about = path.stat()
-        digest.update(f"\n{path.resolve()} {about.st_size} {about.st_mtime_ns}".encode())
+        size, changed = state_of(path.stat())
+        digest.update(f"\n{path.resolve()} {size} {changed}".encode())
     return cache_folder() / digest.hexdigest()
 
 
@@ -40,12 +49,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # not by the number of the process: in a container, one that was killed and left its folder had the same
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        if not path.exists():
+        try:
             os.replace(temporary, path)
+        except OSError:
+            if not path.exists():
+                raise
     except OSError as cause:
         raise StorageError(
             f"could not write {path}: {cause.strerror or cause}. Free some space, or name another folder in the "

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tercet.data.arrow import as_arrow, as_numpy
 from tercet.data.kept import new_folder
-from tercet.data.labels import fault_of_lists
+from tercet.data.labels import fault_of_lists, is_whole
 from tercet.errors import DataError, InputError
 
 Place = Callable[[int], str]
@@ -68,12 +68,17 @@ def write_codes(
         rows, labels, counts = 0, 0, []
         with (target / "codes.raw").open("wb") as file:
             for batch in batches:
-                found = as_labels(batch, source, column, _shifted(place, rows), level, separator)
+                found = as_labels(batch, source, column, shifted(place, rows), level, separator)
                 codes, known = _coded(found.texts, known)
                 file.write(codes.tobytes())
                 rows, labels = rows + len(batch), labels + len(codes)
                 counts.append(len(batch) if found.counts is None else found.counts)
                 pa.default_memory_pool().release_unused()
+        if any(isinstance(one, np.ndarray) for one in counts):
+            np.save(target / "counts.npy", joined_counts(counts))
+            if len(known) <= 4 or pc.index(known, "-1").as_py() >= 0:  # marks are few, and padding is -1
+                names = known.take(as_arrow(np.fromfile(target / "codes.raw", np.int32))).to_pylist()
+                refuse_odd_lists(names, joined_counts(counts), source, column)
         order = _order(known)
         rank = np.empty(len(order), dtype=np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
@@ -83,8 +88,6 @@ def write_codes(
             for start in range(0, labels, 1 << 18):
                 file.write(rank[np.fromfile(target / "codes.raw", np.int32, 1 << 18, offset=4 * start)].tobytes())
         (target / "codes.raw").unlink()
-        if any(isinstance(one, np.ndarray) for one in counts):
-            np.save(target / "counts.npy", joined_counts(counts))
         with pa.OSFile(str(target / "classes.arrow"), "wb") as sink:
             names = pa.Table.from_arrays([known.take(as_arrow(order))], ["class"])
             with pa.ipc.new_file(sink, names.schema) as writer:
@@ -124,7 +127,7 @@ def as_labels(
     With a separator a cell of text is a list, and an empty one a list of nothing; lists are what they are.
 
     Raises:
-        DataError: see `write_codes`.
+        DataError: a label is missing, or the type is none of labels.
         InputError: an empty separator.
     """
     if isinstance(values, pa.ChunkedArray):
@@ -142,8 +145,6 @@ def as_labels(
     texts = _as_texts(values, source, column)
     if texts.null_count or (len(texts) and pc.min(pc.binary_length(texts)).as_py() == 0):
         _refuse_missing(pc.fill_null(pc.equal(texts, ""), True), owner, source, column, place)
-    if counts is not None:
-        _refuse_odd_lists(texts, counts, source, column)
     if counts is not None and separator is not None and not split:
         _refuse_unsplit(texts, separator, owner, source, column, place)
     if level is not None:
@@ -178,9 +179,9 @@ def _as_texts(values: Any, source: str, column: str) -> Any:
         ) from None
 
 
-def _refuse_odd_lists(texts: Any, counts: np.ndarray, source: str, column: str) -> None:
-    """Raise DataError where lists hold something else than labels."""
-    fault = fault_of_lists(texts.to_pylist(), counts)
+def refuse_odd_lists(names: Sequence[str], counts: np.ndarray, source: str, column: str) -> None:
+    """Raise DataError where the lists of a whole column hold something else than labels."""
+    fault = fault_of_lists(names, counts)
     if fault is not None:
         raise DataError(f"{source}, column {column!r}: its lists hold {fault}")
 
@@ -214,7 +215,8 @@ def _is_view(kind: Any) -> bool:
     return pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
 
 
-def _shifted(place: Place, before: int) -> Place:
+def shifted(place: Place, before: int) -> Place:
+    """Where rows are that are counted from another one on."""
     return lambda row: place(before + row)
 
 
@@ -248,10 +250,16 @@ def _coded(texts: Any, known: Any) -> tuple[np.ndarray, Any]:
 
 
 def _order(known: Any) -> np.ndarray:
-    """Places of the classes in their order."""
-    digits = pc.all(pc.match_substring_regex(known, r"^-*[0-9]+$")).as_py()
-    if digits and pc.max(pc.utf8_length(known)).as_py() <= 18:
-        numbers = pc.utf8_ltrim(known, "-").cast(pa.int64())
-        numbers = pc.if_else(pc.starts_with(known, "-"), pc.negate(numbers), numbers)
-        return np.argsort(as_numpy(numbers), kind="stable")
-    return as_numpy(pc.sort_indices(known)).astype(np.int64)
+    """Places of the classes in the order of `labels.encode_labels`."""
+    order = as_numpy(pc.sort_indices(known)).astype(np.int64)
+    if not len(known):
+        return order
+    names, longest = known.take(as_arrow(order)), pc.max(pc.utf8_length(known)).as_py()
+    if pc.all(pc.match_substring_regex(names, r"^-?[0-9]+$")).as_py() and longest <= 18:
+        numbers = pc.utf8_ltrim(names, "-").cast(pa.int64())
+        numbers = pc.if_else(pc.starts_with(names, "-"), pc.negate(numbers), numbers)
+        return order[np.argsort(as_numpy(numbers), kind="stable")]
+    if all(is_whole(name) for name in Names(names)):  # the first that is none ends it
+        whole = [int(name) for name in Names(names)]
+        return order[sorted(range(len(whole)), key=whole.__getitem__)]
+    return order

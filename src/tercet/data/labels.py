@@ -53,10 +53,19 @@ NO_LABELS = Labels(None, ())
 def encode_labels(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as int64 codes of shape (N,), and the classes in order (of number, if all are numbers)."""
     classes = sorted(set(names))
-    if all(name.lstrip("-").isdecimal() for name in classes):
-        classes.sort(key=lambda name: (int(name), name))
+    if all(is_whole(name) for name in classes):
+        classes.sort(key=int)
     code = {name: number for number, name in enumerate(classes)}
     return np.array([code[name] for name in names], dtype=np.int64), tuple(classes)
+
+
+LONGEST = 1000
+"""Digits that a label may have to be a number: Python makes none of 4,301."""
+
+
+def is_whole(name: str) -> bool:
+    """Whether a label is a whole number."""
+    return name.removeprefix("-").isdecimal() and len(name) <= LONGEST
 
 
 def picked_sets(sets: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from tercet.data.columns import PATHS, Layout, find_layout
 from tercet.data.kept import folder_of, new_folder
-from tercet.data.label_column import as_labels, joined_counts, read_codes, write_codes
+from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
 from tercet.data.labels import NO_LABELS, Labels
 from tercet.data.lazy import LazyItems, Rows
 from tercet.data.records import Records, plural, shorten
@@ -29,8 +30,12 @@ HEAD = 1000
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The Parquet files of a folder, in order of their names."""
-    return sorted(path.glob("*.parquet"))
+    """The Parquet files of a folder, in order of their names; not hidden ones, such as those of other systems."""
+    return sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.suffix.lower() == ".parquet" and not entry.name.startswith(".") and entry.is_file()
+    )
 
 
 def is_streamed(path: Path) -> bool:
@@ -50,7 +55,8 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
         DataError: no rows, or columns that cannot be used.
     """
     paths = _checked_shards(path, source) if path.is_dir() else [path]
-    rows = JsonRows(path, source) if path.suffix.lower() == ".jsonl" else ParquetRows(paths, source)
+    is_json = path.suffix.lower() == ".jsonl" and not path.is_dir()
+    rows = JsonRows(path, source) if is_json else ParquetRows(paths, source)
     folders = [wishes.root] if wishes.root is not None else [path if path.is_dir() else path.parent, Path()]
     if len(rows) == 0:
         raise DataError(f"{source} holds no rows.")
@@ -64,7 +70,8 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
         return None
     size = sum(one.stat().st_size for one in paths)
     told = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-    how = f"{path.suffix[1:].lower() or plural(len(paths), 'Parquet shard')}, {told} that are read as they are needed"
+    files = plural(len(paths), "Parquet shard") if path.is_dir() else path.suffix[1:].lower()
+    how = f"{files}, {told} that are read as they are needed"
     return _records(rows, layout, wishes, folders, paths).described(how + _meaning(layout))
 
 
@@ -130,7 +137,8 @@ def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
         for name in plain
         if any(isinstance(one, list) for one in head[name])
     }
-    table = Table(rows.source, plain, lists=lists)
+    lines = [rows.line(row) for row in range(min(HEAD, len(rows)))] if isinstance(rows, JsonRows) else None
+    table = Table(rows.source, plain, lines, lists)
     for name in wishes.columns or ():
         if name not in pictures:
             table.column(name, "--columns")
@@ -164,8 +172,11 @@ def _is_picture(value: Any) -> bool:
 
 def _plain_column(values: list[Any]) -> Any:
     kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
     if kinds <= {int, float} and kinds:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        with contextlib.suppress(OverflowError):  # whole numbers of hundreds of digits
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
     flat = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
     return pa.array([as_text(value) for value in flat], pa.string())
 
@@ -174,10 +185,17 @@ def _plain_column(values: list[Any]) -> Any:
 class _Item:
     """Makes an item of a cell: a text, a path in one of the folders, or an image itself."""
 
+    rows: Rows
+    column: str
     kind: str
     folders: tuple[Path, ...]
 
     def __call__(self, value: Any, row: int) -> Any:
+        if self.kind == "text" and isinstance(value, (dict, list, bytes)):
+            raise DataError(
+                f"{self.rows.source}, {self.rows.place(row)}: {self.column!r} holds a {type(value).__name__}; allowed "
+                "are text and numbers."
+            )
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if self.kind == "text" or not isinstance(value, str):
@@ -206,7 +224,7 @@ def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path]
         names: Any = LazyItems(rows, layout.columns[0], _RowName(rows.place))
         records = Records("tabular", items, names, None, (), None, None, layout.columns, (), rows.source, "")
         return records.labelled(labels)
-    items = LazyItems(rows, layout.columns[0], _Item(layout.kind, tuple(folders)))
+    items = LazyItems(rows, layout.columns[0], _Item(rows, layout.columns[0], layout.kind, tuple(folders)))
     names = LazyItems(rows, layout.columns[0], _Name(rows.place))
     return Records(layout.kind, items, names, None, (), None, None, (), (), rows.source, "").labelled(labels)
 
@@ -222,12 +240,16 @@ class _RowName:
 def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -> Labels:
     """The labels in a column; of files they are kept for the next time."""
     if files is None:
-        names: list[str] = []
+        read, names = 0, list[str]()
         counts: list[np.ndarray | int] = []
         for batch in rows.batches(column):
-            found = as_labels(batch, rows.source, column, rows.place, wishes.label_level, wishes.label_separator)
+            place = shifted(rows.place, read)
+            found = as_labels(batch, rows.source, column, place, wishes.label_level, wishes.label_separator)
+            read += len(batch)
             names += found.texts.to_pylist()
             counts.append(len(batch) if found.counts is None else found.counts)
+        if any(isinstance(one, np.ndarray) for one in counts):
+            refuse_odd_lists(names, joined_counts(counts), rows.source, column)
         return Labels.of(names, joined_counts(counts))
     separated = "" if wishes.label_separator is None else f" by {wishes.label_separator!r}"
     folder = folder_of(files, f"labels {column} {wishes.label_level}{separated}")
@@ -263,7 +285,14 @@ def _fill(features: np.ndarray, rows: Rows, columns: Sequence[str]) -> None:
                     f"{rows.source}, column {column!r} holds {batch.type}, and the features of a table that is read as "
                     "it is needed are numbers. Leave the column out with --columns."
                 )
-            own = Table(rows.source, {column: batch}).numbers(column)[0]
+            own, other = Table(rows.source, {column: batch}).numbers(column)
+            if other.any():
+                row = int(other.argmax())
+                raise DataError(
+                    f"{rows.source}, {rows.place(start + row)}, column {column!r} holds {batch[row].as_py()!r}, and "
+                    "the features of a table that is read as it is needed are numbers. Leave the column out with "
+                    "--columns."
+                )
             places = _Places(rows, start)
             features[start : start + len(own), number] = finite(own[:, None], [column], rows.source, places)[:, 0]
             start += len(own)

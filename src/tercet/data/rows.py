@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import json
+import os
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -15,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from tercet.data.arrow import as_arrow
-from tercet.data.kept import folder_of, new_folder
-from tercet.data.tablefiles import NamedTwice, as_text, check_header, list_column, parse_json, unreadable_value
+from tercet.data.kept import folder_of, new_folder, state_of
+from tercet.data.tablefiles import as_text, check_header, decoded, list_column, parse_json, unreadable_value
 from tercet.errors import DataError
 
 KEPT_BYTES = 256 * 2**20
@@ -53,6 +55,7 @@ class ParquetRows:
 
     def __init__(self, paths: Sequence[Path], source: str) -> None:
         self.paths, self.source = tuple(paths), source
+        self._states = [state_of(path.stat()) for path in paths]
         self._guarded = _Guarded()
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
         self._kept_bytes = 0
@@ -104,10 +107,10 @@ class ParquetRows:
             group = int(group_of[own[0]])
             values = self._column_of(group, column)
             values = values.take(as_arrow(wanted[own] - self.starts[group]))
+            where = f"{self.source}, {self.place(int(wanted[own[0]]))} and on"
             try:
-                found += values.to_pylist()
+                found += decoded(values, column, where).to_pylist()
             except (OverflowError, ValueError) as cause:  # Python's dates end with the year 9999
-                where = f"{self.source}, {self.place(int(wanted[own[0]]))} and on"
                 raise unreadable_value(where, column, values.type, cause) from None
         return found
 
@@ -116,9 +119,9 @@ class ParquetRows:
         for number, path in enumerate(self.paths):
             with self._guarded.lock:
                 known = self._file(number).metadata
-            with _reading(path), self._open(path, known) as file:  # of its own: others may read rows meanwhile
+            with _reading(path), self._open(number, known) as file:  # of its own: others may read rows meanwhile
                 for batch in file.iter_batches(BATCH, columns=[column], use_threads=False):
-                    yield batch.column(0)
+                    yield decoded(batch.column(column), column, self.source)
 
     def _column_of(self, group: int, column: str) -> Any:
         """The column of a row group, from what was kept where it is there."""
@@ -129,7 +132,9 @@ class ParquetRows:
             number = int(np.searchsorted(self.first_groups, group, side="right")) - 1
             within = group - int(self.first_groups[number])
             with _reading(self.paths[number]):
-                values = self._file(number).read_row_group(within, columns=[column], use_threads=False).column(0)
+                self._check_unchanged(number)
+                read = self._file(number).read_row_group(within, columns=[column], use_threads=False)
+                values = _takeable(read.column(column))
             self._kept[group, column] = values
             self._kept_bytes += values.nbytes
             while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
@@ -139,18 +144,22 @@ class ParquetRows:
     def _file(self, number: int) -> Any:
         """One of the files, from those that are open where it is among them."""
         if number not in self._files:
-            self._files[number] = self._open(self.paths[number])
+            self._files[number] = self._open(number)
         self._files.move_to_end(number)
         while len(self._files) > KEPT_FILES:
             self._files.popitem(last=False)[1].close()
         return self._files[number]
 
-    def _open(self, path: Path, known: Any = None) -> Any:
+    def _open(self, number: int, known: Any = None) -> Any:
         import pyarrow.parquet as pq
 
-        with _reading(path):
+        with _reading(self.paths[number]):
+            self._check_unchanged(number)
             # Arrow's pre_buffer would hold a whole column while it is read in turn
-            return pq.ParquetFile(path, metadata=known, pre_buffer=False)
+            return pq.ParquetFile(self.paths[number], metadata=known, pre_buffer=False)
+
+    def _check_unchanged(self, number: int) -> None:
+        _refuse_changed(self.paths[number], self.paths[number].stat(), self._states[number])
 
 
 @contextlib.contextmanager
@@ -158,7 +167,22 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as cause:
-        raise DataError(f"{path} cannot be read as Parquet: {cause}.") from None
+        raise DataError(f"{path} cannot be read as Parquet: {str(cause).rstrip('.')}.") from None
+
+
+def _refuse_changed(path: Path, about: os.stat_result, state: tuple[int, int]) -> None:
+    """Raise DataError where a file is no longer what its rows were counted in: they would be those of others."""
+    if state_of(about) != state:
+        raise DataError(
+            f"{path} has changed while it was being read: its rows are no longer where they were. Put the file back "
+            "as it was, or begin anew; leave it alone until the work is done."
+        )
+
+
+def _takeable(values: Any) -> Any:
+    """A column of which Arrow can take rows, which it cannot of views."""
+    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return values.cast(views[values.type]) if values.type in views else values
 
 
 class JsonRows:
@@ -171,11 +195,15 @@ class JsonRows:
 
     def __init__(self, path: Path, source: str) -> None:
         self.path, self.source = path, source
+        self._state = state_of(path.stat())
         folder = folder_of([path], "lines")
         if not folder.exists():
             with new_folder(folder) as target:
-                np.save(target / "offsets.npy", _line_offsets(path))
+                offsets, blank = _line_offsets(path)
+                np.save(target / "offsets.npy", offsets)
+                np.save(target / "blank.npy", blank)
         self.offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        self._blank = np.load(folder / "blank.npy")
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -183,21 +211,21 @@ class JsonRows:
     @cached_property
     def columns(self) -> Sequence[str]:
         """Names of the columns, those of the first thousand rows."""
-        return list(dict.fromkeys(name for row in range(min(1000, len(self))) for name in self._row(row)))
+        with self._opened() as file:
+            return list(dict.fromkeys(name for row in range(min(1000, len(self))) for name in self._row(row, file)))
 
     def place(self, row: int) -> str:
         """Where a row is: "line 12"."""
-        lines, left = 1, int(self.offsets[row])
-        with self.path.open("rb") as file:
-            while left:
-                chunk = file.read(min(left, 1 << 20))
-                lines, left = lines + chunk.count(b"\n"), left - len(chunk)
-        return f"line {lines}"
+        return f"line {self.line(row)}"
+
+    def line(self, row: int) -> int:
+        """The number of a row's line, counted from 1."""
+        return row + 1 + int(np.searchsorted(self._blank, row, side="right"))
 
     def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
         """The values of a column at these rows; None where a row has none."""
-        with self.path.open("rb") as file:
-            return [self._row(int(row), file).get(column) for row in positions]
+        with self._opened() as file:
+            return [self._cell(int(row), file, column) for row in positions]
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
@@ -205,6 +233,8 @@ class JsonRows:
             values = self.take(range(start, min(start + BATCH, len(self))), column)
             if any(isinstance(value, list) for value in values):
                 yield list_column(values, partial(self._where, start), column)
+            elif {type(value) for value in values} == {bool}:
+                yield pa.array(values, pa.bool_())
             else:
                 yield pa.array([as_text(value) for value in values], pa.string())
 
@@ -212,31 +242,42 @@ class JsonRows:
         """Where a row is, counted from another one, with the name of the file."""
         return f"{self.source}, {self.place(first + row)}"
 
-    def _row(self, row: int, file: Any = None) -> dict[str, Any]:
-        if file is None:
-            with self.path.open("rb") as own:
-                return self._row(row, own)
-        file.seek(int(self.offsets[row]))
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        with self.path.open("rb") as file:
+            _refuse_changed(self.path, os.fstat(file.fileno()), self._state)
+            yield file
+
+    def _cell(self, row: int, file: Any, column: str) -> Any:
+        value = self._row(row, file).get(column)
+        if isinstance(value, dict):
+            raise DataError(f"{self._where(0, row)}: {column!r} holds a dict; allowed are text and numbers.")
+        return value
+
+    def _row(self, row: int, file: Any) -> dict[str, Any]:
+        start = int(self.offsets[row])
+        file.seek(start)
+        line = file.readline()
         try:
-            found = parse_json(file.readline().decode().removeprefix("\ufeff"))
-        except NamedTwice as cause:
-            raise DataError(f"{self.source}, {self.place(row)}: {cause}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as cause:
-            raise DataError(f"{self.source}, {self.place(row)}: not valid JSON ({cause}).") from None
-        if not isinstance(found, dict):
-            raise DataError(f'{self.source}, {self.place(row)}: expected an object such as {{"text": …, "label": …}}.')
-        return found
+            text = line.decode("utf-8" if start else "utf-8-sig")
+        except UnicodeDecodeError as cause:
+            raise DataError(
+                f"{self._where(0, row)}: not UTF-8 (byte 0x{line[cause.start]:02x}); save the file as UTF-8."
+            ) from None
+        return parse_json(text, partial(self._where, 0, row))
 
 
-def _line_offsets(path: Path) -> np.ndarray:
-    """Where each line that is not blank begins, int64."""
-    found, start = [], 0
+def _line_offsets(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Where each line that is not blank begins, and before how many of those each blank one is, int64."""
+    found, blank, start = array("q"), array("q"), 0
     with path.open("rb") as file:
         for line in file:
-            if line.strip():
+            if (line if start else line.removeprefix(codecs.BOM_UTF8)).strip():
                 found.append(start)
+            else:
+                blank.append(len(found))
             start += len(line)
-    return np.array(found, dtype=np.int64)
+    return np.array(found, dtype=np.int64), np.array(blank, dtype=np.int64)
 
 
 class DatasetRows:
@@ -271,7 +312,8 @@ class DatasetRows:
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
         for start in range(0, len(self), BATCH):
-            yield pa.array(self.take(range(start, min(start + BATCH, len(self))), column))
+            values = pa.array(self.take(range(start, min(start + BATCH, len(self))), column))
+            yield decoded(values, column, self.source)
 
     def _class_names(self, column: str) -> Sequence[str] | None:
         feature = (getattr(self.dataset, "features", None) or {}).get(column)

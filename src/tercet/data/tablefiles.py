@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def _load_jsonl(path: Path, source: str) -> Table:
     lines: list[int] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            rows.append(_parse_json(line, f"{source}:{number}"))
+            rows.append(parse_json(line, partial(_line, source, number)))
             lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
     cells = {name: [row.get(name) for row in rows] for name in names}
@@ -191,19 +192,37 @@ def _load_jsonl(path: Path, source: str) -> Table:
     return Table(source, columns, lines, lists)
 
 
-def _parse_json(line: str, place: str) -> dict[str, Any]:
+def _line(source: str, number: int) -> str:
+    return f"{source}:{number}"
+
+
+def parse_json(line: str, place: Callable[[], str]) -> dict[str, Any]:
+    """The object in a line of JSON; `place` says where the line is.
+
+    Raises:
+        DataError: it is none, or holds what no text can: half of a surrogate pair.
+    """
     try:
-        row = parse_json(line)
+        row = _DECODER.decode(line)
+        if "\\u" in line:  # the only way in which valid UTF-8 comes to such a half
+            json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as cause:
-        raise DataError(f"{place}: not valid JSON ({cause.msg}, column {cause.colno}).") from None
-    except NamedTwice as cause:
-        raise DataError(f"{place}: {cause}") from None
+        raise DataError(f"{place()}: not valid JSON ({cause.msg}, column {cause.colno}).") from None
+    except _NamedTwice as cause:
+        raise DataError(f"{place()}: {cause}") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{place()}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text.") from None
+    except RecursionError:
+        raise DataError(f"{place()}: lists or objects are nested too deep to be read.") from None
+    except ValueError as cause:  # whole numbers of thousands of digits
+        raise DataError(f"{place()}: cannot be read ({str(cause).partition(';')[0]}).") from None
     if not isinstance(row, dict):
-        raise DataError(f'{place}: expected an object such as {{"text": …, "label": …}}, found {line.strip()[:40]}.')
+        given = f"found {line.strip()[:40]}"
+        raise DataError(f'{place()}: expected an object such as {{"text": …, "label": …}}, {given}.')
     return row
 
 
-class NamedTwice(ValueError):
+class _NamedTwice(ValueError):
     """An object of JSON names something more than once, of which readers take the last."""
 
 
@@ -211,12 +230,11 @@ def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise NamedTwice(f"{name!r} is given more than once, and only one can be meant; remove the others.")
+        raise _NamedTwice(f"{name!r} is given more than once, and only one can be meant; remove the others.")
     return found
 
 
-parse_json = json.JSONDecoder(object_pairs_hook=_each_name_once).decode
-"""As json.loads does it, of text; raises NamedTwice."""
+_DECODER = json.JSONDecoder(object_pairs_hook=_each_name_once)
 
 
 def _json_column(values: list[Any], name: str, lines: Sequence[int], source: str) -> Any:
@@ -225,7 +243,8 @@ def _json_column(values: list[Any], name: str, lines: Sequence[int], source: str
             raise DataError(f"{source}:{line}: {name!r} holds a dict; allowed are text and numbers.")
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float}:
-        return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
+        with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # too large, or too exact: then as text
+            return pa.array(values, pa.int64() if kinds == {int} else pa.float64())
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
     return pa.array([as_text(value) for value in values], pa.string())
@@ -260,14 +279,27 @@ def _load_parquet(path: Path, source: str) -> Table:
 
 def _arrow_table(source: str, columns: dict[str, Any]) -> Table:
     lists = {name: column for name, column in columns.items() if is_list(column.type)}
-    plain = {name: _parquet_column(column, name, source) for name, column in columns.items()}
+    plain = {name: _plain_column(column, name, source) for name, column in columns.items()}
     return Table(source, plain, lists=lists)
 
 
-def _parquet_column(column: Any, name: str, source: str) -> Any:
+def decoded(values: Any, name: str, source: str) -> Any:
+    """A column of Arrow as text, numbers or truth values, as in other tables; bytes and what is nested as they are.
+
+    Raises:
+        DataError: a value is none that Python has; the message names the source and the column.
+    """
+    kind = values.type
+    nested = pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind)
+    if nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return values
+    return _plain_column(values, name, source)
+
+
+def _plain_column(column: Any, name: str, source: str) -> Any:
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _parquet_column(column.cast(kind.value_type), name, source)
+        return _plain_column(column.cast(kind.value_type), name, source)
     if pa.types.is_decimal(kind):
         return column.cast(pa.float64())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):

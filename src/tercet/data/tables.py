@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tercet.data.columns import Layout, find_layout
 from tercet.data.features import Features, code_rows, missing_of, places, width_of
-from tercet.data.label_column import as_labels
+from tercet.data.label_column import as_labels, refuse_odd_lists
 from tercet.data.labels import NO_LABELS, Labels
 from tercet.data.records import Records, Skipped, listed, plural, shorten
 from tercet.data.sides import SIDES, Sided
@@ -112,7 +112,10 @@ def _read_labels(table: Table, column: str, wishes: Wishes) -> Labels:
     values = table.lists.get(column)
     values = pa.array(table.texts(column), pa.string()) if values is None else values
     found = as_labels(values, table.source, column, table.place, wishes.label_level, wishes.label_separator)
-    labels = Labels.of(found.texts.to_pylist(), found.counts)
+    names = found.texts.to_pylist()
+    if found.counts is not None:
+        refuse_odd_lists(names, found.counts, table.source, column)
+    labels = Labels.of(names, found.counts)
     if wishes.labelled:
         check_several(labels.classes, table.source, column)
     return labels

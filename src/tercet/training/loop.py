@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from tercet.training.health.regions import write_triplets
 from tercet.training.health.vitals import VitalSigns
 from tercet.training.health.watch import Watch, case_of
 from tercet.training.interrupt import stop_requests
-from tercet.training.model import START_WEIGHTS, Model, Readable
+from tercet.training.model import START_WEIGHTS, WEIGHTS_FILE, Model, Readable
 from tercet.training.objective.loss import LOSS_FILE, Loss, make_distance
 from tercet.training.objective.loss_state import save_state, state_of
 from tercet.training.reporter import Advance, Reporter
@@ -250,20 +251,24 @@ class Training:
     def _evaluate_and_save(self, scheduled: bool) -> None:
         """Evaluate on the validation data, keep the best weights, and save a checkpoint.
 
-        An evaluation that only an interruption brought about leaves the count of stale ones as it was.
+        An evaluation that only an interruption brought about counts for the run as it is left. One that goes on does so
+        as if there had been none: its checkpoint knows nothing of it, and the best weights before are set aside.
         """
-        stale = self.progress.stale_evaluations
+        progress, learner = self.progress, self.learner
+        before, interim = dataclasses.replace(progress), not scheduled and not self.watch.stopped
         with self.batch_norm.taken():
             metrics = self._evaluate(scheduled)
-            if _keep_best(self.progress, self.selection, metrics.get(self.selection)) and self.ranks.is_first:
+            if _keep_best(progress, self.selection, metrics.get(self.selection)) and self.ranks.is_first:
+                if interim:
+                    checkpoint.set_aside(self.folder, (WEIGHTS_FILE, LOSS_FILE))
                 self.model.save_weights(self.folder)
                 save_state(self.loss, self.folder / LOSS_FILE)
         if not scheduled:
-            self.progress.stale_evaluations = stale
-        self.progress.sampler = self.feed.state()
-        learner = self.learner
+            progress.stale_evaluations = before.stale_evaluations
+        progress.sampler = self.feed.state()
         if self.ranks.is_first:
-            checkpoint.save_checkpoint(self.folder / "checkpoints", learner.modules, learner.optimizer, self.progress)
+            saved = dataclasses.replace(before, sampler=progress.sampler, interim=True) if interim else progress
+            checkpoint.save_checkpoint(self.folder / "checkpoints", learner.modules, learner.optimizer, saved)
 
     def _evaluate(self, scheduled: bool) -> dict[str, float | None]:
         """The figures of the validation data, which the history is told too."""
@@ -299,6 +304,8 @@ class Training:
         if noted is None:
             spread_state(self.learner.modules, self.ranks)
             return checkpoint.Progress()
+        if self.ranks.is_first:
+            checkpoint.put_back(self.folder)
         progress, path = found.progress if found else checkpoint.Progress(**noted), self.folder / "checkpoints"
         tensors = spread_tensors(found.tensors if found else {}, self.ranks)
         checkpoint.Checkpoint(found.path if found else path, progress, tensors).restore(
@@ -314,7 +321,8 @@ class Training:
         trackers = [] if tracker is None else [tracker]
         if self.config.training.tensorboard:
             trackers.append(TensorBoard(self.folder / "tensorboard", self.progress.step))
-        return History(self.folder / "history.jsonl", self.progress.step, trackers)
+        interim, self.progress.interim = self.progress.interim, False
+        return History(self.folder / "history.jsonl", self.progress.step, trackers, interim)
 
     def _make_miner(self, sampler: Sampler) -> Miner | None:
         if not isinstance(sampler, MinedBatches):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tercet.errors import RunError
 from tercet.training.folder import files
 
 KEPT = 2
+ASIDE = "checkpoints/aside"
+"""In a run that was interrupted: its best files of before the evaluation that followed."""
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Progress:
     sampler: dict[str, Any] = field(default_factory=dict)
     doctor: dict[str, Any] = field(default_factory=dict)
     """What the doctor has said and done."""
+    interim: bool = False
+    """Whether this step was evaluated because of an interruption alone; a run that goes on forgets it."""
 
 
 def save_checkpoint(folder: Path, modules: nn.ModuleDict, optimizer: Optimizer, progress: Progress) -> None:
@@ -48,6 +53,21 @@ def save_checkpoint(folder: Path, modules: nn.ModuleDict, optimizer: Optimizer, 
         files.write_json(target / "progress.json", vars(progress))
     for old in _checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def set_aside(run: Path, names: Sequence[str]) -> None:
+    """Keep files of a run as they are, those that there are, until `put_back`."""
+    with files.new_folder(run / ASIDE) as target:
+        for name in names:
+            if (run / name).exists():
+                shutil.copyfile(run / name, target / name)
+
+
+def put_back(run: Path) -> None:
+    """Give a run the files that were set aside, if any."""
+    for path in (run / ASIDE).glob("*"):
+        files.write_bytes(run / path.name, path.read_bytes())
+    shutil.rmtree(run / ASIDE, ignore_errors=True)
 
 
 @dataclass(frozen=True)

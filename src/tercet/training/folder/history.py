@@ -20,11 +20,16 @@ class History:
         path: of the file.
         resumed_step: what the checkpoint knows of.
         trackers: called with each new row.
+        interim: whether the last evaluation was one of an interruption, and is dropped.
     """
 
-    def __init__(self, path: Path, resumed_step: int, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self, path: Path, resumed_step: int, trackers: Sequence[Tracker] = (), interim: bool = False
+    ) -> None:  # fmt: skip
         self.path, self.trackers = path, trackers
         self.rows = [row for row in read_history(path) if row["step"] <= resumed_step]
+        if interim:
+            self.rows = [row for row in self.rows if row["step"] < resumed_step or not _is_evaluation(row)]
         files.write_text(path, "".join(_line(row) for row in self.rows))
 
     def add(self, step: int, figures: dict[str, Any]) -> None:
@@ -62,6 +67,10 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def _is_evaluation(row: dict[str, Any]) -> bool:
+    return any(name.startswith("validation.") for name in row)
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

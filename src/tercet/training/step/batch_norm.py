@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from tercet.data.randomness import keyed, keyed_draws
 from tercet.data.records import plural
+from tercet.data.sides import SidesLoader
 from tercet.training.model import EMBED_BATCH, Model, Readable
 from tercet.training.step.gradient_cache import batch_statistics, buffers_as_now
 
@@ -28,8 +30,9 @@ ITEMS = 2048
 class BatchNormStatistics:
     """Takes the statistics of a model's batch normalisation from training items, without augmentation.
 
-    Layers that the encoder keeps in evaluation mode, and those without running statistics, are left alone. Each use
-    costs a forward pass of up to `ITEMS` items where there are layers left, and nothing where there are none.
+    Layers that the encoder keeps in evaluation mode, those without running statistics, and those that it does not come
+    to are left alone. Each use costs a forward pass of up to `ITEMS` items (of each side, where there are two) where
+    there are layers left, and nothing where there are none.
 
     Args:
         model: whose encoder it is.
@@ -40,7 +43,7 @@ class BatchNormStatistics:
     def __init__(self, model: Model, train: Readable, seed: int) -> None:
         self.model, self.train, self.seed = model, train, seed
         self.layers = _layers(model.encoder)
-        self._parts = _parts(len(train.records), seed) if self.layers else []
+        self._parts = _parts(train, seed) if self.layers else []
 
     def said(self) -> str | None:
         """What is done, in words; None where nothing is."""
@@ -70,19 +73,22 @@ class BatchNormStatistics:
     def _take(self) -> None:
         """One pass over the items: the mean of the batches' statistics."""
         encoder, momenta = self.model.encoder, [layer.momentum for layer in self.layers]
-        was_training = encoder.training
+        was_training, gathered = encoder.training, [deepcopy(list(layer.buffers())) for layer in self.layers]
         encoder.eval()
-        for layer in self.layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # PyTorch's word for a plain mean of all batches
-            layer.train()
         try:
+            for layer in self.layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # PyTorch's word for a plain mean of all batches
+                layer.train()
             with torch.no_grad(), keyed_draws(self.seed, 0, 0):
                 for part in self._parts:
                     self.model.forward(self.train.loader.batch(part))
         finally:
-            for layer, momentum in zip(self.layers, momenta, strict=True):
+            for layer, momentum, buffers in zip(self.layers, momenta, gathered, strict=True):
                 layer.momentum = momentum
+                if layer.num_batches_tracked == 0:  # not come to: a tower without items, a part for training alone
+                    for buffer, before in zip(layer.buffers(), buffers, strict=True):
+                        buffer.copy_(before)
             encoder.train(was_training)
 
 
@@ -95,8 +101,12 @@ def _layers(encoder: nn.Module) -> list[nn.BatchNorm2d]:
     return [layer for layer in layers if layer.running_mean is not None]
 
 
-def _parts(count: int, seed: int) -> list[np.ndarray]:
-    """The positions of the items that are taken, of `count` in all, in batches."""
-    chosen = keyed(seed, "batch-norm").choice(count, min(count, ITEMS), replace=False)
-    parts = np.array_split(chosen, -(-len(chosen) // EMBED_BATCH))
+def _parts(train: Readable, seed: int) -> list[np.ndarray]:
+    """The positions of the items that are taken, in batches; of two sides each by itself, as its tower takes it."""
+    sides = train.loader.sides if isinstance(train.loader, SidesLoader) else np.zeros(len(train.records))
+    draws, parts = keyed(seed, "batch-norm"), []
+    for side in np.unique(sides):
+        own = np.flatnonzero(sides == side)
+        chosen = own[draws.choice(len(own), min(len(own), ITEMS), replace=False)]
+        parts += np.array_split(chosen, -(-len(chosen) // EMBED_BATCH))
     return [part for part in parts if len(part) > 1]  # one item alone has no variance
