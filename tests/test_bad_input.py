@@ -211,3 +211,22 @@ def test_a_row_that_is_no_row(command, numbers, tmp_path):
 def test_a_closed_output_is_no_fault():
     closed = "import os, sys; sys.stdout = sys.stderr = None; from tercet import cli; os._exit(cli.main(['--version']))"
     assert subprocess.run([sys.executable, "-c", closed], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--steps", "0", "--learning-rate", "-3"), "steps is 0, it must be 1 or more; learning_rate is -3.0, it must"),
+        (("--margin", "-1"), "margin is -1.0; allowed is a finite number of at least 0."),
+        (("--penalty", "lifted", "--mining", "hard"), "penalty 'lifted' goes with mining 'all'"),
+        (("--loss", "supcon", "--margin", "0.3"), "margin is 0.3, but it belongs to loss='triplet' or 'contrastive'"),
+    ],
+)
+def test_settings_that_no_data_goes_with_are_refused_before_any_is_read(command, tmp_path, flags, message):
+    done = command("train", tmp_path / "missing.jsonl", "--out", tmp_path / "run", *flags)
+    assert (done.code, done.err.startswith(f"error: {message}")) == (2, True)
+
+
+def test_a_loss_left_open_may_be_that_of_marked_pairs(command, tmp_path):
+    done = command("train", tmp_path / "missing.csv", "--out", tmp_path / "run", "--positive-margin", "0.1")
+    assert "missing.csv" in done.err

@@ -437,9 +437,14 @@ def config_from_mapping(mapping: dict[str, Any], where: str, partial: bool) -> C
     return from_mapping(Config, mapping, where, partial=partial, unions={"encoder": ENCODERS[kind]})
 
 
-def _faults(config: Config) -> list[str]:
+def check_ranges(data: DataOptions, loss: LossOptions, batch: BatchOptions, training: TrainingOptions) -> None:
+    """Raise ConfigError where a value is out of range, whatever the data: asked before it is read."""
+    if faults := _out_of_range(data, loss, batch, training):
+        raise ConfigError("; ".join(faults) + ".")
+
+
+def _out_of_range(data: DataOptions, loss: LossOptions, batch: BatchOptions, training: TrainingOptions) -> list[str]:
     """Every value out of range, in words; found together so that the user mends them together."""
-    data, loss, batch, training = config.data, config.loss, config.batch, config.training
     rules: list[tuple[str, Any, bool, str]] = [
         ("holdout", data.holdout, 0 < data.holdout < 1, "between 0 and 1"),
         ("p", loss.p, loss.p is None or 1 <= loss.p < math.inf, "a finite number, 1 or more"),
@@ -481,7 +486,13 @@ def _faults(config: Config) -> list[str]:
         rules.append((name, value, value is None or 0 <= value < 2**63, "0 or more and below 2**63"))
     target = training.threshold_target
     rules.append(("threshold_target", target, is_target(target), ALLOWED))
-    faults = [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
+    return [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
+
+
+def _faults(config: Config) -> list[str]:
+    """Everything that is wrong with the settings by themselves, in words."""
+    data, loss, batch, training = config.data, config.loss, config.batch, config.training
+    faults = _out_of_range(data, loss, batch, training)
     faults += _unlike_batch_size(batch) + _idle_without_memory(batch)
     if config.mine != MiningOptions() and not batch.mine_every:
         faults.append("rules of mine are given, and nothing is mined without mine_every; give mine_every too")

@@ -20,7 +20,7 @@ from tercet.data.sides import SIDES
 from tercet.data.wishes import LABELLED
 from tercet.encoders.adapters import remove_adapters
 from tercet.encoders.options import TowersOptions
-from tercet.errors import ConfigError, InputError, RunError
+from tercet.errors import ConfigError, InputError, RunError, TercetError
 from tercet.losses.base import BatchLoss
 from tercet.training.assessment.assessment import Asked, Assessment, assess, class_sizes, pairs_of
 from tercet.training.assessment.calibration import calibrated_or_warned, drop_calibration, write_calibration
@@ -37,6 +37,7 @@ from tercet.training.config import (
     FREE,
     Config,
     EncoderOptions,
+    check_ranges,
     field_names,
     read_config,
     sized,
@@ -95,6 +96,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     if first and not resuming:
         _check_free(folder, resume)
     resuming = told(resuming, ranks)
+    _check_before_reading(request)
     train_records, held_records = read_data(request, reporter)
     if ranks.size > 1 and train_records.kind == SIDES:
         raise InputError(
@@ -336,6 +338,18 @@ def _make_loss(request: Request, form: str) -> Loss:
         mining: Any = parse_schedule(schedule).stages[0][0]
         options = dataclasses.replace(options, mining=mining)
     return make_loss(completed(options, form, request.training.seed))
+
+
+def _check_before_reading(request: Request) -> None:
+    """Raise for settings that no data goes with: there may be much of it."""
+    try:
+        _make_loss(request, "labels")
+    except TercetError as fault:
+        try:
+            _make_loss(request, "marked-pairs")  # of which a loss left open is another
+        except TercetError:
+            raise fault from None
+    check_ranges(request.data, request.loss, request.batch, request.training)
 
 
 def _complete(request: Request, loss: Loss, model: Model, records: Records, held_form: str) -> Config:
