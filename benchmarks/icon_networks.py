@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 SIZE = (48, 48)
 DEFAULTS = {
     "scratch": {"steps": 1000, "classes": 64, "learning_rate": 3e-3},
-    "pretrained": {"steps": 900, "classes": 32, "learning_rate": 3e-3},
+    "pretrained": {"steps": 600, "classes": 32, "learning_rate": 3e-3},
 }
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("icons", type=Path)
     parser.add_argument("network", choices=tuple(DEFAULTS))
     parser.add_argument("--out", type=Path, default=Path("runs/icon-networks"))
-    parser.add_argument("--side", type=int, default=96, help="pixels that icons are scaled to for the pretrained one")
+    parser.add_argument("--side", type=int, default=128, help="pixels that icons are scaled to for the pretrained one")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--classes", type=int, help="in a batch, of 4 icons each")
     parser.add_argument("--learning-rate", type=float)
