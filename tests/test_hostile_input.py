@@ -136,7 +136,7 @@ def test_a_folder_of_a_table_and_of_images_is_ambiguous(tmp_path):
         (["--root", "/"], "--root can only be given for a table"),
         (["--missing", "error"], "--missing can only be given for a table"),
         (["--rows-per-batch", "5"], "rows_per_batch is 5, and the data holds labels"),
-        (["--holdout", "0"], "holdout is 0.0; allowed"),
+        (["--holdout", "0"], "holdout is 0.0, it must be between 0 and 1"),
     ],
 )
 def test_options_that_do_nothing_to_a_folder_of_images_are_refused(command, images, tmp_path, flags, message):

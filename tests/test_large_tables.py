@@ -628,13 +628,16 @@ def test_folders_within_folders_are_a_hierarchy(tmp_path):
         read(tmp_path / "data", label_level=3)
 
 
-def test_pairs_in_a_large_file_are_read_as_ever_and_in_shards_refused(tmp_path, streamed):
-    pairs = {"anchor": ["a", "b"], "positive": ["c", "d"]}
-    assert read(write(tmp_path / "pairs.parquet", pairs)).form == "pairs"
-    folder = tmp_path / "shards"
-    folder.mkdir()
+def test_pairs_of_two_kinds_in_a_large_file_are_read_at_once_and_in_shards_refused(tmp_path, streamed):
+    folder = write_images(tmp_path / "shards", range(2), samples=2)
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))]
+    pairs = {"image": paths, "text": [f"picture {row}" for row in range(4)]}
+    whole = read(write(tmp_path / "pairs.parquet", pairs))
+    assert (whole.kind, whole.form) == ("sides", "pairs")
+    for name in ("class00", "class01"):
+        (folder / name).rename(tmp_path / name)
     write(folder / "0.parquet", pairs)
-    with pytest.raises(DataError, match="folder of shards that hold pairs"):
+    with pytest.raises(DataError, match="folder of shards that hold pairs of two kinds"):
         read(folder)
 
 
@@ -674,3 +677,94 @@ def test_datasets_of_images_and_numbers(datasets, tmp_path):
     assert np.array_equal(run.embed(records), run.embed(paths))
     numbers = datasets.Dataset.from_dict({"a": [1.5, 2.0], "b": [3, 4], "label": ["x", "y"]})
     assert read(numbers).items.tolist() == [[1.5, 3.0], [2.0, 4.0]]
+
+
+def tuples_of(form, words, count=24):
+    columns = {
+        "anchor": [words[row % 5] for row in range(count)],
+        "positive": [words[row % 11] for row in range(count)],
+    }
+    if form == "triplets":
+        return columns | {"negative": [words[row % 7] for row in range(count)]}
+    columns = dict(zip(("left", "right"), columns.values(), strict=True))
+    last = {"pairs": {}, "marked-pairs": {"label": [row % 2 for row in range(count)]},
+            "scored-pairs": {"score": [row / 7 for row in range(count)]}}[form]  # fmt: skip
+    return columns | last
+
+
+def assert_equal_tuples(one, other):
+    assert (one.form, one.kind, list(one.items), list(one.names)) == (
+        other.form, other.kind, list(other.items), list(other.names),
+    )  # fmt: skip
+    assert one.tuples.tolist() == other.tuples.tolist()
+    assert one.skipped == other.skipped
+    for name in ("similar", "scores"):
+        mine, theirs = (getattr(records, name) for records in (one, other))
+        assert (None if mine is None else mine.tolist()) == (None if theirs is None else theirs.tolist())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("form", ["pairs", "triplets", "marked-pairs", "scored-pairs"])
+def test_pairs_and_triplets_equal_those_that_are_read_at_once(tmp_path, request, suffix, form):
+    path = write(tmp_path / f"data{suffix}", tuples_of(form, [f"text number {row}" for row in range(12)]))
+    whole = read(path)
+    request.getfixturevalue("streamed")
+    large = read(path)
+    assert isinstance(large.items, LazyItems)
+    assert_equal_tuples(large, whole)
+    rows = [5, 2, 9]
+    assert_equal_tuples(large.take_tuples(rows), whole.take_tuples(rows))
+
+
+@pytest.mark.parametrize("form", ["pairs", "triplets"])
+def test_pairs_and_triplets_of_paths_leave_out_what_is_missing(tmp_path, request, form):
+    folder = write_images(tmp_path / "faces", range(3), samples=4)
+    words = sorted(str(path.relative_to(tmp_path)) for path in folder.rglob("*.png"))[:11]
+    (tmp_path / words[3]).unlink()
+    path = write(tmp_path / "data.jsonl", tuples_of(form, [*words, words[0]]))
+    whole = read(path)
+    assert {one.reason for one in whole.skipped} >= {"no such file"}
+    assert (tmp_path / words[3]) not in map(tmp_path.__truediv__, whole.names)
+    assert all((tmp_path / name).is_file() for name in whole.names)
+    request.getfixturevalue("streamed")
+    assert_equal_tuples(read(path), whole)
+
+
+def test_pairs_in_shards_and_datasets(tmp_path):
+    columns = tuples_of("pairs", [f"text number {row}" for row in range(12)])
+    whole = read(write(tmp_path / "data.parquet", columns))
+    (tmp_path / "shards").mkdir()
+    write(tmp_path / "shards" / "a.parquet", {name: values[:9] for name, values in columns.items()})
+    write(tmp_path / "shards" / "b.parquet", {name: values[9:] for name, values in columns.items()})
+    assert_equal_tuples(read(tmp_path / "shards"), whole)
+    datasets = pytest.importorskip("datasets")
+    assert_equal_tuples(read(datasets.Dataset.from_dict(columns)), whole)
+
+
+def test_an_empty_cell_of_a_large_table_of_pairs_is_named(tmp_path, streamed):
+    columns = tuples_of("pairs", [f"text number {row}" for row in range(12)])
+    columns["right"][13] = "  "
+    path = write(tmp_path / "data.jsonl", columns)
+    with pytest.raises(DataError, match=r"data\.jsonl, line 14, column 'right': the cell is empty\. Fill it in or"):
+        read(path)
+
+
+def test_a_mark_of_a_large_table_that_says_nothing_is_named(tmp_path):
+    columns = tuples_of("marked-pairs", [f"text number {row}" for row in range(12)])
+    (tmp_path / "shards").mkdir()
+    write(tmp_path / "shards" / "a.parquet", columns)
+    write(tmp_path / "shards" / "b.parquet", columns | {"label": [1] * 23 + [7]})
+    with pytest.raises(DataError, match=r"b\.parquet, row 24, column 'label': '7' does not say whether"):
+        read(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("form", ["pairs", "triplets"])
+def test_a_training_on_large_pairs_and_triplets_is_that_of_small_ones(tmp_path, request, form):
+    path = write(tmp_path / "data.parquet", tuples_of(form, [f"text number {row}" for row in range(12)]))
+    settings = QUICK | {"rows_per_batch": 4, "holdout": 0.25}
+    settings = {name: value for name, value in settings.items() if "classes" not in name and "samples" not in name}
+    whole = tercet.train(path, out=tmp_path / "whole", **settings)
+    request.getfixturevalue("streamed")
+    large = tercet.train(path, out=tmp_path / "large", **settings)
+    for name, weight in whole.encoder.state_dict().items():
+        assert torch.equal(weight, large.encoder.state_dict()[name]), name

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tercet.data.cells import Item, Name, RowName, is_picture
 from tercet.data.columns import PATHS, Layout, find_layout
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
 from tercet.data.labels import NO_LABELS, Labels
+from tercet.data.large_tuples import read_large_tuples
 from tercet.data.lazy import LazyItems, Rows
-from tercet.data.records import Records, plural, shorten
+from tercet.data.records import Records, plural
 from tercet.data.rows import DatasetRows, JsonRows, ParquetRows
+from tercet.data.sides import SIDES
 from tercet.data.tablefiles import Table, as_text, list_column
 from tercet.data.tables import check_several, finite
 from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
@@ -49,7 +51,7 @@ def is_streamed(path: Path) -> bool:
 
 
 def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
-    """Records whose items are read when they are asked for; None for pairs and triplets of one file.
+    """Records whose items are read when they are asked for; None for pairs of two kinds in one file.
 
     Raises:
         DataError: no rows, or columns that cannot be used.
@@ -61,11 +63,11 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
     if len(rows) == 0:
         raise DataError(f"{source} holds no rows.")
     layout = _find_layout(rows, wishes)
-    if layout.form not in ("labels", "items"):
+    if layout.kind == SIDES:
         if path.is_dir():
             raise DataError(
-                f"{source} is a folder of shards that hold {layout.form.replace('-', ' ')}, which are read from one "
-                "file; or say --form labels and which column holds the labels."
+                f"{source} is a folder of shards that hold pairs of two kinds, which are read from one file; or say "
+                "--form labels and which column holds the labels."
             )
         return None
     size = sum(one.stat().st_size for one in paths)
@@ -97,10 +99,10 @@ def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
     if len(rows) == 0:
         raise DataError(f"The dataset {rows.source} is empty.")
     layout = _find_layout(rows, wishes)
-    if layout.form not in ("labels", "items"):
+    if layout.kind == SIDES:
         raise DataError(
-            f"The dataset {rows.source} holds {layout.form.replace('-', ' ')}; write it with its to_parquet(FILE) and "
-            "give that file."
+            f"The dataset {rows.source} holds pairs of two kinds; write it with its to_parquet(FILE) and give that "
+            "file."
         )
     folders = [wishes.root] if wishes.root is not None else [Path()]
     return _records(rows, layout, wishes, folders, None).described("datasets.Dataset" + _meaning(layout))
@@ -108,7 +110,8 @@ def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
 
 def _meaning(layout: Layout) -> str:
     labels = f"labels in {layout.label!r}, " if layout.form == "labels" else ""
-    return f", {labels}items in {', '.join(map(repr, layout.columns))}"
+    held = "items" if layout.form in ("labels", "items") else layout.form.replace("-", " ")
+    return f", {labels}{held} in {', '.join(map(repr, layout.columns))}"
 
 
 def _holds_bytes(path: Path) -> bool:
@@ -130,7 +133,7 @@ def _is_binary(kind: Any) -> bool:
 def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
     """What the columns mean, from the first rows; a column of images themselves holds the items."""
     head = {name: rows.take(range(min(HEAD, len(rows))), name) for name in rows.columns}
-    pictures = [name for name, values in head.items() if any(_is_picture(value) for value in values)]
+    pictures = [name for name, values in head.items() if any(is_picture(value) for value in values)]
     plain = {name: _plain_column(values) for name, values in head.items() if name not in pictures}
     lists = {
         name: list_column(head[name], lambda row: f"{rows.source}, {rows.place(row)}", name)
@@ -162,14 +165,6 @@ def _label_of(table: Table, wishes: Wishes) -> str | None:
     return find_label(table, wishes)
 
 
-def _is_picture(value: Any) -> bool:
-    if isinstance(value, dict):
-        return isinstance(value.get("bytes"), bytes)
-    return isinstance(value, bytes) or hasattr(value, "getexif") or (
-        isinstance(value, np.ndarray) and value.dtype == np.uint8
-    )  # fmt: skip
-
-
 def _plain_column(values: list[Any]) -> Any:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
@@ -181,60 +176,20 @@ def _plain_column(values: list[Any]) -> Any:
     return pa.array([as_text(value) for value in flat], pa.string())
 
 
-@dataclass(frozen=True)
-class _Item:
-    """Makes an item of a cell: a text, a path in one of the folders, or an image itself."""
-
-    rows: Rows
-    column: str
-    kind: str
-    folders: tuple[Path, ...]
-
-    def __call__(self, value: Any, row: int) -> Any:
-        if self.kind == "text" and isinstance(value, (dict, list, bytes)):
-            raise DataError(
-                f"{self.rows.source}, {self.rows.place(row)}: {self.column!r} holds a {type(value).__name__}; allowed "
-                "are text and numbers."
-            )
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if self.kind == "text" or not isinstance(value, str):
-            return "" if value is None else value if _is_picture(value) else str(as_text(value) or "")
-        return str(next((folder / value for folder in self.folders if (folder / value).is_file()), value))
-
-
-@dataclass(frozen=True)
-class _Name:
-    """Names an item: a path as it is written, the start of a text, or where its row is."""
-
-    place: Any
-
-    def __call__(self, value: Any, row: int) -> str:
-        if isinstance(value, dict):
-            value = value.get("path")
-        return shorten(value) if isinstance(value, str) and value.strip() else self.place(row)
-
-
 def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
+    if layout.form not in ("labels", "items"):
+        return read_large_tuples(rows, layout, folders)
     labels = NO_LABELS if layout.label is None else _labels(rows, layout.label, wishes, files)
     if layout.label is not None and wishes.labelled:
         check_several(labels.classes, rows.source, str(layout.label))
     if layout.kind == "tabular":
         items: Any = _features(rows, layout.columns, files)
-        names: Any = LazyItems(rows, layout.columns[0], _RowName(rows.place))
+        names: Any = LazyItems(rows, layout.columns[0], RowName(rows.place))
         records = Records("tabular", items, names, None, (), None, None, layout.columns, (), rows.source, "")
         return records.labelled(labels)
-    items = LazyItems(rows, layout.columns[0], _Item(rows, layout.columns[0], layout.kind, tuple(folders)))
-    names = LazyItems(rows, layout.columns[0], _Name(rows.place))
+    items = LazyItems(rows, layout.columns[0], Item(rows, layout.columns[0], layout.kind, tuple(folders)))
+    names = LazyItems(rows, layout.columns[0], Name(rows.place))
     return Records(layout.kind, items, names, None, (), None, None, (), (), rows.source, "").labelled(labels)
-
-
-@dataclass(frozen=True)
-class _RowName:
-    place: Any
-
-    def __call__(self, value: Any, row: int) -> str:
-        return self.place(row)
 
 
 def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -> Labels:

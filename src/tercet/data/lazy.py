@@ -11,7 +11,17 @@ BLOCK = 4096
 """Values that are read at a time where all are wanted in turn."""
 
 
-class Rows(Protocol):
+class Readable(Protocol):
+    """What gives values by position."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
+        """The values of a column at these rows, as plain Python objects."""
+
+
+class Rows(Readable, Protocol):
     """A source of rows that are read by position."""
 
     source: str
@@ -20,14 +30,8 @@ class Rows(Protocol):
     def columns(self) -> Sequence[str]:
         """Names of the columns."""
 
-    def __len__(self) -> int:
-        """How many rows there are."""
-
     def place(self, row: int) -> str:
         """Where a row is, for messages: "row 12"."""
-
-    def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
-        """The values of a column at these rows, as plain Python objects."""
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
@@ -44,7 +48,7 @@ class LazyItems(Sequence[Any]):
     """
 
     def __init__(
-        self, rows: Rows, column: str, read: Callable[[Any, int], Any], positions: np.ndarray | None = None
+        self, rows: Readable, column: str, read: Callable[[Any, int], Any], positions: np.ndarray | None = None
     ) -> None:
         self.rows, self.column, self.read, self.positions = rows, column, read, positions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) 
                     f"{layout.forged!r} if it marks something else."
                 )
             records = _with_forged(
-                records, _read_marks(table, layout.forged, "the item is forged", "Correct it."), table
+                records, read_marks(table, layout.forged, "the item is forged", "Correct it."), table
             )
     return records.described(f"{how}{_meaning(table, layout)}{_lacking(records)}")
 
@@ -208,14 +208,13 @@ def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Recor
     codes = np.array([first.setdefault(item, len(first)) for item in items], dtype=np.int64)
     name_of = dict(zip(reversed(items), reversed(values), strict=True))
     names = [name_of[item] if layout.kind == "image" else shorten(item) for item in first]
-    scores = _read_scores(table, str(layout.label)) if layout.form == "scored-pairs" else None
-    similar = None if layout.label is None or scores is not None else _read_marks(table, layout.label)
+    scores = read_scores(table, str(layout.label)) if layout.form == "scored-pairs" else None
+    similar = None if layout.label is None or scores is not None else read_marks(table, layout.label)
     tuples = codes.reshape(-1, len(sides))
     records = Records(
         layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "", scores=scores
     )
-    gone = sorted({int(codes[place]) for place in missing})
-    return without_missing(_without_contradictions(records, table), gone, "say --root FOLDER for another")
+    return finish_tuples(records, table.place, codes[missing])
 
 
 def _read_sides(table: Table, layout: Layout, folders: Sequence[Path]) -> Records:
@@ -240,23 +239,35 @@ def _read_sides(table: Table, layout: Layout, folders: Sequence[Path]) -> Record
     return without_missing(records, sorted(set(gone)), "say --root FOLDER for another")
 
 
-def _without_contradictions(records: Records, table: Table) -> Records:
-    """Leave out triplets whose negative is the anchor or the positive itself: nothing can satisfy them."""
+def finish_tuples(records: Records, place: Callable[[int], str], gone: np.ndarray) -> Records:
+    """Leave out triplets that nothing can satisfy, and images whose files are missing.
+
+    The negative of such a triplet is the anchor or the positive itself.
+
+    Args:
+        records: a row of the table a triplet or a pair.
+        place: where a row is.
+        gone: positions of the items that are missing.
+    """
     assert records.tuples is not None
-    if records.form != "triplets":
-        return records
-    wrong = (records.tuples[:, 2:] == records.tuples[:, :2]).any(axis=1)
+    wrong = np.zeros(len(records.tuples), dtype=bool)
+    if records.form == "triplets":
+        wrong = (records.tuples[:, 2:] == records.tuples[:, :2]).any(axis=1)
     if wrong.all():
-        raise DataError(f"{table.source}: in every triplet the negative is the anchor or the positive itself.")
-    reason = "the negative is the anchor or the positive itself"
-    skipped = tuple(Skipped(table.place(int(row)), reason) for row in np.flatnonzero(wrong))
-    return replace(records.take_tuples(np.flatnonzero(~wrong)), skipped=skipped) if skipped else records
+        raise DataError(f"{records.source}: in every triplet the negative is the anchor or the positive itself.")
+    if wrong.any():
+        used, reason = np.unique(records.tuples[~wrong]), "the negative is the anchor or the positive itself"
+        gone = np.flatnonzero(np.isin(used, gone))  # the items that are left are numbered anew
+        skipped = tuple(Skipped(place(int(row)), reason) for row in np.flatnonzero(wrong))
+        records = replace(records.take_tuples(np.flatnonzero(~wrong)), skipped=skipped)
+    return without_missing(records, np.unique(gone).tolist(), "say --root FOLDER for another")
 
 
-def _read_marks(
+def read_marks(
     table: Table, column: str, what: str = "the pair is similar",
     remedy: str = "Name another column with --label, or say --form pairs if every pair is similar.",
 ) -> np.ndarray:  # fmt: skip
+    """The marks in a column, bool (N,); DataError where a cell is none."""
     marks = table.texts(column)
     for row, mark in enumerate(marks):
         if (mark or "").strip().lower() not in MARKS:
@@ -267,7 +278,8 @@ def _read_marks(
     return np.array([MARKS[str(mark).strip().lower()] for mark in marks], dtype=bool)
 
 
-def _read_scores(table: Table, column: str) -> np.ndarray:
+def read_scores(table: Table, column: str) -> np.ndarray:
+    """The scores in a column, float64 (N,); DataError where one is missing or not finite."""
     scores, _ = table.numbers(column)
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):

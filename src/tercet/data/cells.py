@@ -1,0 +1,70 @@
+"""Cells of large tables: what an item is made of that is read when it is asked for, and what it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet.data.lazy import Rows
+from tercet.data.records import shorten
+from tercet.data.tablefiles import as_text
+from tercet.errors import DataError
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a cell holds an image itself: bytes, as `datasets` writes it, or decoded."""
+    if isinstance(value, dict):
+        return isinstance(value.get("bytes"), bytes)
+    return isinstance(value, bytes) or hasattr(value, "getexif") or (
+        isinstance(value, np.ndarray) and value.dtype == np.uint8
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Item:
+    """Makes an item of a cell: a text, a path in one of the folders, or an image itself."""
+
+    rows: Rows
+    column: str
+    kind: str
+    folders: tuple[Path, ...]
+
+    def __call__(self, value: Any, row: int) -> Any:
+        """The item of a row's cell."""
+        if self.kind == "text" and isinstance(value, (dict, list, bytes)):
+            raise DataError(
+                f"{self.rows.source}, {self.rows.place(row)}: {self.column!r} holds a {type(value).__name__}; allowed "
+                "are text and numbers."
+            )
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if self.kind == "text" or not isinstance(value, str):
+            return "" if value is None else value if is_picture(value) else str(as_text(value) or "")
+        return str(next((folder / value for folder in self.folders if (folder / value).is_file()), value))
+
+
+@dataclass(frozen=True)
+class Name:
+    """Names an item: a path as it is written, the start of a text, or where its row is."""
+
+    place: Any
+
+    def __call__(self, value: Any, row: int) -> str:
+        """The name of a row's cell."""
+        if isinstance(value, dict):
+            value = value.get("path")
+        return shorten(value) if isinstance(value, str) and value.strip() else self.place(row)
+
+
+@dataclass(frozen=True)
+class RowName:
+    """Names an item of a table of numbers: where its row is."""
+
+    place: Any
+
+    def __call__(self, value: Any, row: int) -> str:
+        """The name of a row."""
+        return self.place(row)
