@@ -304,7 +304,7 @@ def test_it_speaks_when_asked_and_hands_figures_to_a_tracker(capsys):
         ({"options": {"margin": 2}}, "has a parameter of its own, margin"),
         ({"options": {"init": "runs/x"}}, "has partial_fit for it"),
         ({"options": {"stepz": 2}}, "unknown option 'stepz'"),
-        ({"validation_fraction": 1.5}, "allowed is a number between 0 and 1"),
+        ({"validation_fraction": 1.5}, "holdout is 1.5, it must be between 0 and 1"),
     ],
 )
 def test_settings_that_are_not_allowed(settings, message):
