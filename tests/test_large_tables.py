@@ -730,6 +730,14 @@ def test_pairs_and_triplets_of_paths_leave_out_what_is_missing(tmp_path, request
     assert_equal_tuples(read(path), whole)
 
 
+def test_unlike_texts_of_many_pairs_stay_unlike(tmp_path, streamed):
+    """Hashes of a byte or two would not tell so many apart."""
+    texts = [f"text number {row}" for row in range(1400)]
+    large = read(write(tmp_path / "data.parquet", {"left": texts[:700], "right": texts[700:]}, row_group_size=500))
+    assert len(large) == 1400
+    assert sorted(large.items) == sorted(texts)
+
+
 def test_pairs_in_shards_and_datasets(tmp_path):
     columns = tuples_of("pairs", [f"text number {row}" for row in range(12)])
     whole = read(write(tmp_path / "data.parquet", columns))

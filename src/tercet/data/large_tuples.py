@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tercet.data.cells import Item, Name
+from tercet.data.cells import Item
 from tercet.data.columns import Layout
 from tercet.data.lazy import LazyItems, Rows
 from tercet.data.records import Records, shorten
@@ -28,10 +28,6 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.names)
-
-    def place(self, row: int) -> str:
-        """Where the row of a cell is."""
-        return self.rows.place(row // len(self.names))
 
     def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
         """The values of these cells, whatever the column is called."""
@@ -72,6 +68,11 @@ class _Start:
         return shorten(self.text(value, number))
 
 
+def _written(value: Any, number: int) -> str:
+    """Names a file: its path as it is written."""
+    return str(as_text(value))
+
+
 def read_large_tuples(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Records:
     """A row a triplet or a pair. Equal texts, and paths to one file, are one item, known by hashes of 64 bits.
 
@@ -90,7 +91,7 @@ def read_large_tuples(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Re
             missing.append(number)
     first, codes = _in_order(hashes)
     items = LazyItems(cells, "", read, first)
-    names = LazyItems(cells, "", Name(cells.place) if layout.kind == "image" else _Start(read), first)
+    names = LazyItems(cells, "", _written if layout.kind == "image" else _Start(read), first)
     marks = None if layout.label is None else _Column.of(rows, layout.label)
     scores = None if marks is None or layout.form != "scored-pairs" else read_scores(marks, str(layout.label))
     similar = None if marks is None or scores is not None else read_marks(marks, str(layout.label))
