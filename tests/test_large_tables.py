@@ -262,6 +262,7 @@ def test_bad_lines_are_named(tmp_path, streamed):
         (b'{"text": "a", "label": {"b": 1}}', r"'label' holds a dict; allowed are text and numbers"),
         (b'{"text": {"b": 1}, "label": "b"}', r"'text' holds a dict; allowed are text and numbers"),
         (b'{"text": ["b", "c"], "label": "b"}', r"'text' holds a list; allowed are text and numbers"),
+        (b'{"text": ["b"], "label": "b"}', r"'text' holds a list; allowed are text and numbers"),
         (b'["a"]', r"""expected an object such as .* found \["a"\]"""),
     ],
 )

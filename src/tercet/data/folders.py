@@ -102,9 +102,12 @@ def decode_utf8(content: bytes, source: str) -> str:
         return content.decode()
     except UnicodeDecodeError as cause:
         line = content.count(b"\n", 0, cause.start) + 1
-        raise DataError(
-            f"{source}:{line}: not UTF-8 (byte 0x{content[cause.start]:02x}); save the file as UTF-8."
-        ) from None
+        raise not_utf8(f"{source}:{line}", content[cause.start]) from None
+
+
+def not_utf8(place: str, byte: int) -> DataError:
+    """The error for a file in which a byte is that of another encoding."""
+    return DataError(f"{place}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8.")
 
 
 def _records(

@@ -74,11 +74,12 @@ def write_codes(
                 rows, labels = rows + len(batch), labels + len(codes)
                 counts.append(len(batch) if found.counts is None else found.counts)
                 pa.default_memory_pool().release_unused()
-        if any(isinstance(one, np.ndarray) for one in counts):
-            np.save(target / "counts.npy", joined_counts(counts))
+        each = joined_counts(counts)
+        if each is not None:
+            np.save(target / "counts.npy", each)
             if len(known) <= 4 or pc.index(known, "-1").as_py() >= 0:  # marks are few, and padding is -1
                 names = known.take(as_arrow(np.fromfile(target / "codes.raw", np.int32))).to_pylist()
-                refuse_odd_lists(names, joined_counts(counts), source, column)
+                refuse_odd_lists(names, each, source, column)
         order = _order(known)
         rank = np.empty(len(order), dtype=np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
@@ -94,10 +95,12 @@ def write_codes(
                 writer.write_table(names)
 
 
-def joined_counts(counts: Sequence[np.ndarray | int]) -> np.ndarray:
-    """How many labels each row has, of batches with lists and of so many rows that have one each."""
+def joined_counts(counts: Sequence[np.ndarray | int]) -> np.ndarray | None:
+    """How many labels each row has, of batches with lists and of so many rows of one each; None without lists."""
+    if all(isinstance(one, int) for one in counts):
+        return None
     each = [np.ones(one, np.int64) if isinstance(one, int) else one for one in counts]
-    return np.concatenate([np.zeros(0, np.int64), *each])
+    return np.concatenate(each)
 
 
 def read_codes(folder: Path) -> tuple[np.ndarray, Names, np.ndarray | None]:

@@ -172,8 +172,7 @@ def _plain_column(values: list[Any]) -> Any:
     if kinds <= {int, float} and kinds:
         with contextlib.suppress(OverflowError):  # whole numbers of hundreds of digits
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    flat = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
-    return pa.array([as_text(value) for value in flat], pa.string())
+    return pa.array([as_text(value) for value in values], pa.string())
 
 
 def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
@@ -203,9 +202,10 @@ def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -
             read += len(batch)
             names += found.texts.to_pylist()
             counts.append(len(batch) if found.counts is None else found.counts)
-        if any(isinstance(one, np.ndarray) for one in counts):
-            refuse_odd_lists(names, joined_counts(counts), rows.source, column)
-        return Labels.of(names, joined_counts(counts))
+        each = joined_counts(counts)
+        if each is not None:
+            refuse_odd_lists(names, each, rows.source, column)
+        return Labels.of(names, each)
     separated = "" if wishes.label_separator is None else f" by {wishes.label_separator!r}"
     folder = folder_of(files, f"labels {column} {wishes.label_level}{separated}")
     if not folder.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,12 @@ import pyarrow as pa
 from tercet.data.cells import Item
 from tercet.data.columns import Layout
 from tercet.data.lazy import LazyItems, Rows
-from tercet.data.records import Records, shorten
-from tercet.data.tablefiles import Table, as_text
-from tercet.data.tables import finish_tuples, read_marks, read_scores
-from tercet.errors import DataError
+from tercet.data.records import Records, hash_of, shorten
+from tercet.data.tablefiles import Table, as_text, empty_cell
+from tercet.data.tables import finish_tuples, read_similarity
 
 
-class Cells:
+class _Cells:
     """The cells of several columns as rows of one: those of the first row, then those of the second, and so on."""
 
     def __init__(self, rows: Rows, names: Sequence[str]) -> None:
@@ -51,10 +49,7 @@ class _Filled:
         item = self.items[side]
         found = str(item(value, row))
         if not found.strip():
-            raise DataError(
-                f"{item.rows.source}, {item.rows.place(row)}, column {item.column!r}: the cell is empty. Fill it in or "
-                "remove the row."
-            )
+            raise empty_cell(f"{item.rows.source}, {item.rows.place(row)}", item.column)
         return found
 
 
@@ -82,26 +77,20 @@ def read_large_tuples(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Re
     Raises:
         DataError: a cell is empty, or a mark or score says nothing.
     """
-    cells = Cells(rows, layout.columns)
+    cells = _Cells(rows, layout.columns)
     read = _Filled(tuple(Item(rows, column, layout.kind, tuple(folders)) for column in layout.columns))
     hashes, missing = np.empty(len(cells), dtype=np.int64), []
     for number, item in enumerate(LazyItems(cells, "", read)):
-        hashes[number] = _hash(item)
+        hashes[number] = hash_of(item.encode())
         if layout.kind == "image" and not Path(item).is_file():
             missing.append(number)
     first, codes = _in_order(hashes)
     items = LazyItems(cells, "", read, first)
     names = LazyItems(cells, "", _written if layout.kind == "image" else _Start(read), first)
-    marks = None if layout.label is None else _Column.of(rows, layout.label)
-    scores = None if marks is None or layout.form != "scored-pairs" else read_scores(marks, str(layout.label))
-    similar = None if marks is None or scores is not None else read_marks(marks, str(layout.label))
+    similar, scores = read_similarity(_Column.of(rows, layout.label), layout)
     tuples = codes.reshape(-1, len(layout.columns))
     records = Records(layout.kind, items, names, None, (), tuples, similar, (), (), rows.source, "", scores=scores)
     return finish_tuples(records, rows.place, codes[missing])
-
-
-def _hash(item: str) -> int:
-    return int.from_bytes(hashlib.blake2b(item.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _in_order(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,8 +109,10 @@ class _Column(Table):
     rows: Rows | None = None
 
     @classmethod
-    def of(cls, rows: Rows, name: str) -> _Column:
-        """The named column."""
+    def of(cls, rows: Rows, name: str | None) -> _Column:
+        """The named column, or none."""
+        if name is None:
+            return cls(rows.source, {}, rows=rows)
         texts = [as_text(value) for batch in rows.batches(name) for value in batch.to_pylist()]
         return cls(rows.source, {name: pa.array(texts, pa.string())}, rows=rows)
 

@@ -11,7 +11,7 @@ BLOCK = 4096
 """Values that are read at a time where all are wanted in turn."""
 
 
-class Readable(Protocol):
+class ByPosition(Protocol):
     """What gives values by position."""
 
     def __len__(self) -> int:
@@ -21,7 +21,7 @@ class Readable(Protocol):
         """The values of a column at these rows, as plain Python objects."""
 
 
-class Rows(Readable, Protocol):
+class Rows(ByPosition, Protocol):
     """A source of rows that are read by position."""
 
     source: str
@@ -48,7 +48,7 @@ class LazyItems(Sequence[Any]):
     """
 
     def __init__(
-        self, rows: Readable, column: str, read: Callable[[Any, int], Any], positions: np.ndarray | None = None
+        self, rows: ByPosition, column: str, read: Callable[[Any, int], Any], positions: np.ndarray | None = None
     ) -> None:
         self.rows, self.column, self.read, self.positions = rows, column, read, positions
 

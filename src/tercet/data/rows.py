@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tercet.data.arrow import as_arrow
+from tercet.data.folders import not_utf8
 from tercet.data.kept import folder_of, new_folder, state_of
 from tercet.data.tablefiles import as_text, check_header, decoded, list_column, parse_json, unreadable_value
 from tercet.errors import DataError
@@ -261,9 +262,7 @@ class JsonRows:
         try:
             text = line.decode("utf-8" if start else "utf-8-sig")
         except UnicodeDecodeError as cause:
-            raise DataError(
-                f"{self._where(0, row)}: not UTF-8 (byte 0x{line[cause.start]:02x}); save the file as UTF-8."
-            ) from None
+            raise not_utf8(self._where(0, row), line[cause.start]) from None
         return parse_json(text, partial(self._where, 0, row))
 
 

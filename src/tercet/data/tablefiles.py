@@ -71,10 +71,7 @@ class Table:
         values = self.texts(name)
         for row, value in enumerate(values):
             if value is None or not value.strip():
-                raise DataError(
-                    f"{self.source}, {self.place(row)}, column {name!r}: the cell is empty. Fill it in or "
-                    f"remove the row."
-                )
+                raise empty_cell(f"{self.source}, {self.place(row)}", name)
         return [str(value) for value in values]
 
     @cached_property
@@ -86,6 +83,11 @@ class Table:
         if name not in self._numbers:
             self._numbers[name] = _as_numbers(self.columns[name])
         return self._numbers[name]
+
+
+def empty_cell(place: str, column: str) -> DataError:
+    """The error for a cell that is to hold an item and holds nothing."""
+    return DataError(f"{place}, column {column!r}: the cell is empty. Fill it in or remove the row.")
 
 
 def load_table(path: Path, source: str) -> Table:

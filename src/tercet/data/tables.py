@@ -53,7 +53,7 @@ def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) 
                     f"{layout.forged!r} if it marks something else."
                 )
             records = _with_forged(
-                records, read_marks(table, layout.forged, "the item is forged", "Correct it."), table
+                records, _read_marks(table, layout.forged, "the item is forged", "Correct it."), table
             )
     return records.described(f"{how}{_meaning(table, layout)}{_lacking(records)}")
 
@@ -208,8 +208,7 @@ def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Recor
     codes = np.array([first.setdefault(item, len(first)) for item in items], dtype=np.int64)
     name_of = dict(zip(reversed(items), reversed(values), strict=True))
     names = [name_of[item] if layout.kind == "image" else shorten(item) for item in first]
-    scores = read_scores(table, str(layout.label)) if layout.form == "scored-pairs" else None
-    similar = None if layout.label is None or scores is not None else read_marks(table, layout.label)
+    similar, scores = read_similarity(table, layout)
     tuples = codes.reshape(-1, len(sides))
     records = Records(
         layout.kind, list(first), names, None, (), tuples, similar, (), (), table.source, "", scores=scores
@@ -263,7 +262,16 @@ def finish_tuples(records: Records, place: Callable[[int], str], gone: np.ndarra
     return without_missing(records, np.unique(gone).tolist(), "say --root FOLDER for another")
 
 
-def read_marks(
+def read_similarity(table: Table, layout: Layout) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Whether the pairs of a table are similar, and how similar they are: the one, the other, or neither is known."""
+    if layout.label is None:
+        return None, None
+    if layout.form == "scored-pairs":
+        return None, _read_scores(table, layout.label)
+    return _read_marks(table, layout.label), None
+
+
+def _read_marks(
     table: Table, column: str, what: str = "the pair is similar",
     remedy: str = "Name another column with --label, or say --form pairs if every pair is similar.",
 ) -> np.ndarray:  # fmt: skip
@@ -278,7 +286,7 @@ def read_marks(
     return np.array([MARKS[str(mark).strip().lower()] for mark in marks], dtype=bool)
 
 
-def read_scores(table: Table, column: str) -> np.ndarray:
+def _read_scores(table: Table, column: str) -> np.ndarray:
     """The scores in a column, float64 (N,); DataError where one is missing or not finite."""
     scores, _ = table.numbers(column)
     bad = np.flatnonzero(~np.isfinite(scores))
