@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tercet.data.records import Records
-from tercet.data.sides import SIDES, Sided
+from tercet.data.sides import SIDES, SidedItems
 from tercet.distances import resolve
 from tercet.training.assessment import map as maps
 from tercet.training.assessment import neighbours
@@ -57,7 +57,7 @@ def test_neighbours_are_those_of_plain_loops():
 
 def test_of_two_sides_neighbours_are_on_the_other():
     vectors, _ = clouds(11)
-    items = [Sided(int(i >= 4), "text", f"text {i}") for i in range(11)]
+    items = SidedItems(("text", "text"), ([f"text {i}" for i in range(4)], [f"text {i}" for i in range(4, 11)]))
     pairs = np.array([[0, 4], [1, 5], [2, 6], [3, 7], [0, 8]])
     records = Records(
         kind=SIDES, items=items, names=[str(i) for i in range(11)], labels=None, classes=(), tuples=pairs, similar=None,

@@ -246,7 +246,7 @@ class Run:
         records = readable.records
         vectors = self.model.encode(readable.loader, np.arange(len(records)), reporter)
         labels = records.label_names()
-        of_side = records.columns[records.items[0].side] if records.kind == SIDES else side
+        of_side = records.columns[records.items.sides[0]] if records.kind == SIDES else side
         return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, of_side)
 
     def embed_to(

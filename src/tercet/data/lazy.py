@@ -84,6 +84,19 @@ class LazyItems(Sequence[Any]):
         )
 
 
+def pick_items(items: Any, positions: np.ndarray) -> Any:
+    """The items of whatever kind of sequence at these positions, as another one."""
+    if isinstance(items, np.ndarray):
+        return items[positions]
+    if hasattr(items, "pick"):
+        return items.pick(positions)
+    if isinstance(items, list | tuple):
+        return [items[i] for i in positions]
+    from torch.utils.data import Subset
+
+    return Subset(items, positions.tolist())
+
+
 def items_at(items: Any, places: Sequence[int] | np.ndarray) -> list[Any]:
     """Items of whatever kind of sequence at these places."""
     return items.take(places) if isinstance(items, LazyItems) else [items[place] for place in places]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from tercet.data.images import BUDGET_BYTES, ImageCache, Progress
 from tercet.data.lazy import LazyItems, items_at
 from tercet.data.randomness import keyed_draws
-from tercet.data.sides import SIDES, SidesLoader
+from tercet.data.sides import SIDES, SidedItems, SidesLoader
 from tercet.errors import DataError, InputError
 
 Positions = Sequence[int] | np.ndarray
@@ -51,7 +51,8 @@ def make_loader(options: EncoderOptions, items: Sequence[Any], budget_bytes: int
         InputError: the options are not complete.
     """
     if options.input == SIDES:
-        return SidesLoader(items, lambda side, values: make_loader(options.towers[side], values, budget_bytes))  # type: ignore[attr-defined]
+        towers, sided = cast(Any, options).towers, cast(SidedItems, items)
+        return SidesLoader(sided, lambda side, values: make_loader(towers[side], values, budget_bytes))
     if options.input == "tensor" or _gives_tensors(items):
         return TensorLoader(items)
     if options.input == "image":

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tercet.data.labels import NONE, Labels, in_words, picked_sets
-from tercet.data.lazy import LazyItems
-from tercet.data.sides import SIDES, Sided
+from tercet.data.lazy import pick_items
+from tercet.data.sides import SIDES, Sided, SidedItems
 from tercet.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Records:
     """"image", "text", "tabular", "tensor", or "sides": positive pairs of two sides with an encoder each."""
     items: Any
     """Image: paths (or Pillow images, or uint8 arrays). Text: str. Tabular: float32 array of shape (N, F).
-    Tensor: a torch Dataset that gives the input of item i. Sides: a list of `Sided`, left ones first."""
+    Tensor: a torch Dataset that gives the input of item i. Sides: `SidedItems`."""
     names: Sequence[str]
     """What to call item i in reports and indexes."""
     labels: np.ndarray | None
@@ -118,15 +118,13 @@ class Records:
 
     def of_side(self, side: int) -> Records:
         """The items of one of two sides, as records of its own kind without pairs."""
-        own = [i for i, item in enumerate(self.items) if item.side == side]
-        values, names = [self.items[i].value for i in own], [self.names[i] for i in own]
-        kind = self.items[own[0]].kind if own else "text"
-        return replace(self, kind=kind, items=values, names=names, tuples=None, columns=())
+        names = pick_items(self.names, np.flatnonzero(self.items.sides == side))
+        items = self.items
+        return replace(self, kind=items.kinds[side], items=items.values[side], names=names, tuples=None, columns=())
 
     def as_side(self, side: int, names: tuple[str, ...]) -> Records:
         """Items of one kind as those of one of two sides of these names."""
-        items = [Sided(side, self.kind, value) for value in self.items]
-        return replace(self, kind=SIDES, items=items, columns=names)
+        return replace(self, kind=SIDES, items=SidedItems.of_one(side, self.kind, self.items), columns=names)
 
     def without(self, bad: Iterable[tuple[int, str]]) -> Records:
         """The records without these items (position, reason) and without any triplet or pair that uses them.
@@ -149,7 +147,7 @@ class Records:
 
     def fingerprints(self) -> np.ndarray:
         """int64 hashes of the items' content, of shape (N,): equal content, equal hash, whatever the name."""
-        items = self.items if isinstance(self.items, LazyItems) else (self.items[i] for i in range(len(self)))
+        items = (self.items[i] for i in range(len(self))) if self.kind == "tensor" else self.items  # not iterable
         return np.fromiter((hash_of(_content(self.kind, item)) for item in items), dtype=np.int64, count=len(self))
 
     def label_names(self) -> list[str] | list[list[str]] | None:
@@ -217,10 +215,7 @@ class Records:
         elif sets is not None:
             sets, present = picked_sets(sets, positions)
             classes = tuple(classes[code] for code in present)
-        names: Sequence[str] = [] if isinstance(self.names, LazyItems) else [self.names[i] for i in positions]
-        if isinstance(self.names, LazyItems):
-            names = self.names.pick(positions)
-        items = _pick_items(self.items, positions)
+        items, names = pick_items(self.items, positions), pick_items(self.names, positions)
         forged = None if self.forged is None else self.forged[positions]
         return replace(self, items=items, names=names, labels=labels, classes=classes, forged=forged, sets=sets)
 
@@ -254,18 +249,6 @@ def listed(skipped: Sequence[Skipped], at_most: int = 3) -> str:
 
 def _whole(places: Iterable[int]) -> np.ndarray:
     return np.asarray(places if isinstance(places, np.ndarray) else list(places), dtype=np.int64)
-
-
-def _pick_items(items: Sequence[Any], positions: np.ndarray) -> Sequence[Any]:
-    if isinstance(items, np.ndarray):
-        return items[positions]
-    if isinstance(items, LazyItems):
-        return items.pick(positions)
-    if isinstance(items, list):
-        return [items[i] for i in positions]
-    from torch.utils.data import Subset
-
-    return Subset(items, positions.tolist())  # type: ignore[arg-type, return-value]
 
 
 def hash_of(content: bytes) -> int:

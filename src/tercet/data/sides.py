@@ -1,16 +1,17 @@
 """Two sides: items of two kinds that belong together in pairs, such as images and captions, or queries and documents.
 
-Records of two sides hold `Sided` items, all of the left side before all of the right. Shapes: B items of a batch.
+Records of two sides hold `SidedItems`. Shapes: B items of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tercet.data.lazy import pick_items
 from tercet.errors import InputError
 
 SIDES = "sides"
@@ -23,6 +24,64 @@ class Sided(NamedTuple):
     side: int
     kind: str
     value: Any
+
+
+class SidedItems(Sequence[Sided]):
+    """Items of two sides, all of the left one before all of the right one.
+
+    Args:
+        kinds: of the left side and of the right one.
+        values: of each side; lists, or read when they are asked for.
+    """
+
+    def __init__(self, kinds: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
+        self.kinds, self.values = tuple(kinds), tuple(values)
+
+    @classmethod
+    def of_one(cls, side: int, kind: str, values: Sequence[Any]) -> SidedItems:
+        """Items of one side, of a kind."""
+        return cls((kind, kind), ([], values) if side else (values, []))
+
+    @property
+    def sides(self) -> np.ndarray:
+        """int64 (N,): the side of each item."""
+        return np.repeat(np.arange(2), [len(own) for own in self.values])
+
+    @property
+    def kinds_held(self) -> set[str]:
+        """The kinds of the items that there are."""
+        return {kind for kind, own in zip(self.kinds, self.values, strict=True) if len(own)}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.values))
+
+    def __getitem__(self, place: Any) -> Any:
+        found = range(len(self))[place]
+        if isinstance(found, range):
+            return [self[one] for one in found]
+        side, left = int(found >= len(self.values[0])), len(self.values[0])
+        return Sided(side, self.kinds[side], self.values[side][found - side * left])
+
+    def __iter__(self) -> Iterator[Sided]:
+        for side, (kind, own) in enumerate(zip(self.kinds, self.values, strict=True)):
+            yield from (Sided(side, kind, value) for value in own)
+
+    def pick(self, positions: np.ndarray) -> SidedItems:
+        """The items at these positions, those of the left side first.
+
+        Raises:
+            InputError: a left item comes after a right one.
+        """
+        edge = len(self.values[0])
+        check_left_first(positions >= edge)
+        left, right = positions[positions < edge], positions[positions >= edge] - edge
+        return SidedItems(self.kinds, (pick_items(self.values[0], left), pick_items(self.values[1], right)))
+
+
+def check_left_first(sides: np.ndarray) -> None:
+    """Raise InputError unless all 0, of the left side, come before all 1."""
+    if (np.diff(sides.astype(np.int8)) < 0).any():
+        raise InputError("Items of two sides hold a left item after a right one; put the left ones first.")
 
 
 @dataclass(frozen=True)
@@ -70,15 +129,10 @@ class SidesLoader:
         make: makes the loader of one side's values: make(0, values).
     """
 
-    def __init__(self, items: Sequence[Sided], make: Callable[[int, list[Any]], _Loader]) -> None:
-        self.sides = np.array([item.side for item in items], dtype=np.int64)
-        self.places = np.zeros(len(items), dtype=np.int64)
-        self.loaders: dict[int, _Loader] = {}
-        for side in (0, 1):
-            own = np.flatnonzero(self.sides == side)
-            self.places[own] = np.arange(len(own))
-            if len(own):
-                self.loaders[side] = make(side, [items[int(i)].value for i in own])
+    def __init__(self, items: SidedItems, make: Callable[[int, Sequence[Any]], _Loader]) -> None:
+        self.sides = items.sides
+        self.places = np.concatenate([np.arange(len(own)) for own in items.values])
+        self.loaders = {side: make(side, own) for side, own in enumerate(items.values) if len(own)}
 
     def batch(self, positions: Any) -> TwoSides:
         """The inputs at these positions, those of the left side first.
@@ -88,8 +142,7 @@ class SidesLoader:
         """
         chosen = np.asarray(positions, dtype=np.int64)
         sides = self.sides[chosen]
-        if (np.diff(sides) < 0).any():
-            raise InputError("A batch of two sides holds a left item after a right one; put the left ones first.")
+        check_left_first(sides)
         left, right = (
             self.loaders[side].batch(self.places[chosen[sides == side]]) if (sides == side).any() else None
             for side in (0, 1)

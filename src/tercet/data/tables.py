@@ -14,7 +14,7 @@ from tercet.data.features import Features, code_rows, missing_of, places, width_
 from tercet.data.label_column import as_labels, refuse_odd_lists
 from tercet.data.labels import NO_LABELS, Labels
 from tercet.data.records import Records, Skipped, listed, plural, shorten
-from tercet.data.sides import SIDES, Sided
+from tercet.data.sides import SIDES, SidedItems
 from tercet.data.tablefiles import Table, load_table
 from tercet.data.wishes import Wishes
 from tercet.errors import DataError, InputError
@@ -218,23 +218,22 @@ def _read_tuples(table: Table, layout: Layout, folders: Sequence[Path]) -> Recor
 
 def _read_sides(table: Table, layout: Layout, folders: Sequence[Path]) -> Records:
     """A row a pair of two sides. Within a side, equal texts and paths to one file are one item."""
-    items: list[Sided] = []
+    items: list[list[str]] = []
     names: list[str] = []
     tuples, gone = [], []
-    for side, (kind, column) in enumerate(zip(layout.kinds, layout.columns, strict=True)):
+    for kind, column in zip(layout.kinds, layout.columns, strict=True):
         given = table.filled_texts(column)
         values, missing = find_files(given, folders) if kind == "image" else (given, [])
         place: dict[str, int] = {}
         for value, word in zip(values, given, strict=True):
             if value not in place:
-                place[value] = len(items)
-                items.append(Sided(side, kind, value))
+                place[value] = len(names)
                 names.append(word if kind == "image" else shorten(word))
+        items.append(list(place))
         tuples.append(np.array([place[value] for value in values], dtype=np.int64))
         gone += [place[values[row]] for row in missing]
-    records = Records(
-        SIDES, items, names, None, (), np.stack(tuples, axis=1), None, layout.columns, (), table.source, ""
-    )  # fmt: skip
+    both, pairs = SidedItems(layout.kinds, items), np.stack(tuples, axis=1)
+    records = Records(SIDES, both, names, None, (), pairs, None, layout.columns, (), table.source, "")
     return without_missing(records, sorted(set(gone)), "say --root FOLDER for another")
 
 

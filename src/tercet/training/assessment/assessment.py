@@ -131,7 +131,7 @@ def evaluate_vectors(
     if records.kind == SIDES:
         _check_no_search(records, searched)
         settings["ks"] = searched.ks
-        sides = _sides_of(records)
+        sides = records.items.sides
         pairs = asked.pairs or pairs_across(vectors, labels_of(records), sides, distance, max_pairs or MOST_LISTED)
         left, right = records.columns
         return evaluate_across(vectors, labels_of(records), sides, pairs, (left, right), **settings)
@@ -189,7 +189,7 @@ def _with_forgeries(
 def pairs_of(vectors: np.ndarray, records: Records, distance: Any) -> Pairs:
     """The pairs that the threshold for same or different is calibrated on."""
     if records.kind == SIDES:
-        return pairs_across(vectors, labels_of(records), _sides_of(records), distance)
+        return pairs_across(vectors, labels_of(records), records.items.sides, distance)
     if records.form in ALIKE:
         return _labelled_pairs(vectors, records, distance, None)
     assert records.tuples is not None
@@ -204,10 +204,6 @@ def _labelled_pairs(vectors: np.ndarray, records: Records, distance: Any, max_pa
     if records.labels is None or records.forged is None:
         return found
     return replace(found, left_unit=records.labels[found.left], right_unit=records.labels[found.right])
-
-
-def _sides_of(records: Records) -> np.ndarray:
-    return np.array([item.side for item in records.items])
 
 
 def assess(vectors: np.ndarray, records: Records, distance: Any, asked: Asked = USUAL) -> Assessment:

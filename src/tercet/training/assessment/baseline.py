@@ -25,7 +25,7 @@ _DESCRIBED = {
 
 def has_raw(records: Records) -> bool:
     """Whether the inputs can be compared without learning: not an image with a text."""
-    return records.kind != SIDES or {item.kind for item in records.items} == {"text"}
+    return records.kind != SIDES or records.items.kinds_held == {"text"}
 
 
 def described_raw(records: Records) -> tuple[str, str]:

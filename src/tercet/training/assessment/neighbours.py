@@ -57,7 +57,7 @@ class Neighbours:
         Time O(Q N D), memory O(Q k + tile).
         """
         queries = keyed(0, "shown").permutation(len(records))[:MOST_QUERIES]
-        sides = np.array([item.side for item in records.items]) if records.kind == SIDES else None
+        sides = records.items.sides if records.kind == SIDES else None
         k = min(NEIGHBOURS, len(records) - 1)
         indices = np.full((len(queries), k), -1, dtype=np.int64)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)

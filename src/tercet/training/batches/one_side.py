@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.data.records import Records
-from tercet.data.sides import SIDES, Sided
+from tercet.data.sides import SIDES, SidedItems
 from tercet.data.tablefiles import load_table
 from tercet.data.wishes import IMAGE_SUFFIXES, READING, TABLE_SUFFIXES
 from tercet.encoders.options import TowersOptions
@@ -52,7 +52,7 @@ def read_side(data: Any, side: str | None, options: TowersOptions, given: Mappin
     return records.as_side(number, options.sides)
 
 
-def of_side(items: Sequence[Any], side: str | None, options: TowersOptions) -> list[Sided]:
+def of_side(items: Sequence[Any], side: str | None, options: TowersOptions) -> SidedItems:
     """Items as one side of two towers takes them; paths of images are told from texts by their endings.
 
     Raises:
@@ -61,7 +61,7 @@ def of_side(items: Sequence[Any], side: str | None, options: TowersOptions) -> l
     values = [str(item) if isinstance(item, Path) else item for item in items]
     are_images = all(not isinstance(one, str) or Path(one).suffix.lower() in IMAGE_SUFFIXES for one in values)
     number = side_number(options, side, "image" if are_images else "text")
-    return [Sided(number, options.towers[number].kind, value) for value in values]
+    return SidedItems.of_one(number, options.towers[number].kind, values)
 
 
 def side_number(options: TowersOptions, side: str | None, kind: str | None = None) -> int:

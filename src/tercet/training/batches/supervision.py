@@ -219,7 +219,7 @@ class TwoSided(Labelled):
 
     def __init__(self, records: Records, sampler: Sampler, loss: Loss) -> None:
         super().__init__(records, sampler, loss)
-        self.sides = np.array([item.side for item in records.items])
+        self.sides = records.items.sides
 
     def __call__(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Callable[[], Statistics]]:
         """The loss of both directions, and the statistics of the left items as anchors."""
