@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from decimal import Decimal
 from types import SimpleNamespace
@@ -21,11 +22,14 @@ from PIL import Image
 
 import tercet
 from conftest import QUICK, text_of, write_images
-from tercet.data import indexed, kept, large_tables, rows
+from tercet.data import indexed, kept, large_tables, large_tuples, lazy, rows
+from tercet.data.groups import read_groups
 from tercet.data.lazy import LazyItems
 from tercet.data.readers import read
 from tercet.data.wishes import Wishes
+from tercet.encoders.options import TextOptions
 from tercet.errors import DataError, InputError
+from tercet.training.batches.prompts import in_role, prompted
 
 
 @pytest.fixture(autouse=True)
@@ -777,3 +781,212 @@ def test_a_training_on_large_pairs_and_triplets_is_that_of_small_ones(tmp_path, 
     large = tercet.train(path, out=tmp_path / "large", **settings)
     for name, weight in whole.encoder.state_dict().items():
         assert torch.equal(weight, large.encoder.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("form", ["pairs", "marked-pairs", "scored-pairs", "triplets"])
+def test_tuples_that_are_read_in_blocks_equal_those_that_are_read_at_once(tmp_path, request, monkeypatch, form):
+    """Some cells are no text, and one block ends within a row."""
+    words = [1.0, True, " a", "a", "a ", "\u00e4", "a\u0308", "x\ty", "NaN", "none", "t" * 70]
+    columns = tuples_of(form, words) | {"extra": [None] * 24}
+    path = write(tmp_path / "data.jsonl", columns)
+    whole = read(path)
+    request.getfixturevalue("streamed")
+    for block in (1, 4, 1000):
+        monkeypatch.setattr(large_tuples, "BLOCK", block)
+        monkeypatch.setattr(lazy, "BLOCK", block)
+        large = read(path)
+        assert_equal_tuples(large, whole)
+        assert "; not used: extra)" in large.description
+
+
+def test_scores_that_are_true_or_false(tmp_path, request):
+    columns = tuples_of("pairs", [f"text number {row}" for row in range(12)]) | {"score": [True, False] * 12}
+    path = write(tmp_path / "data.parquet", columns)
+    whole = read(path, form="scored-pairs")
+    request.getfixturevalue("streamed")
+    assert_equal_tuples(read(path, form="scored-pairs"), whole)
+
+
+@pytest.mark.parametrize(
+    ("form", "odd", "message"),
+    [
+        ("marked-pairs", {"label": [1] * 23 + [[1]]}, r"line 24, column 'label': '\[1\]' does not say whether"),
+        ("scored-pairs", {"score": [0.5] * 23 + ["x"]}, r"line 24, column 'score': the score is missing or not finite"),
+        ("marked-pairs", {"label": [1] * 23 + [{}]}, r"line 24: 'label' holds a dict; allowed are text and numbers"),
+        ("pairs", {"right": ["a"] * 23 + [["b"]]}, r"line 24: 'right' holds a list; allowed are text and numbers"),
+    ],
+)
+def test_what_is_odd_in_a_later_block_is_named_by_its_row(tmp_path, streamed, monkeypatch, form, odd, message):
+    monkeypatch.setattr(large_tuples, "BLOCK", 5)
+    monkeypatch.setattr(large_tables, "HEAD", 10)
+    columns = tuples_of(form, [f"text number {row}" for row in range(12)]) | odd
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "data.jsonl", columns))
+
+
+@pytest.mark.parametrize("form", ["labels", "pairs"])
+def test_paths_start_from_the_root_alone_where_it_is_said(tmp_path, request, monkeypatch, form):
+    """Of a large table too, a file of that name in the current folder is another one."""
+    for folder in ("root", "here"):
+        write_images(tmp_path / folder, range(2), samples=4)
+    words = sorted(str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*.png"))
+    (tmp_path / "root" / words[3]).unlink()
+    monkeypatch.chdir(tmp_path / "here")
+    columns = (
+        {"left": words, "right": words[1:] + words[:1]}
+        if form == "pairs"
+        else {"path": words, "label": list("abababab")}
+    )
+    path = write(tmp_path / "data.jsonl", columns)
+    whole = read(path, root=tmp_path / "root")
+    request.getfixturevalue("streamed")
+    large = read(path, root=tmp_path / "root")
+    if form == "pairs":
+        assert_equal_tuples(large, whole)
+        assert [one.name for one in large.skipped] == [words[3]]
+    else:
+        assert [item for item in large.items if os.path.exists(item)] == list(whole.items)
+
+
+IDLE = [
+    ("pairs", {"root": "images"}, InputError, r"--root is about paths to images; .* holds pairs\. Leave it out"),
+    ("triplets", {"label": "anchor"}, InputError, r"--label is about labels, which triplets do without"),
+    ("pairs", {"texts": ["left"]}, InputError, r"--texts is about feature columns; .* holds pairs"),
+    ("pairs", {"towers": "shared", "form": "items", "columns": ["left"]}, DataError, r"holds items, and --towers is"),
+]
+
+
+@pytest.mark.parametrize(("form", "options", "kind", "message"), IDLE)
+@pytest.mark.parametrize("large", [False, True])
+def test_options_that_say_nothing_of_a_table_are_refused(tmp_path, monkeypatch, large, form, options, kind, message):
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0 if large else 10**9)
+    path = write(tmp_path / "data.jsonl", tuples_of(form, [f"text number {row}" for row in range(12)]))
+    with pytest.raises(kind, match=message):
+        read(path, **options)
+
+
+def test_options_of_features_that_are_no_numbers_are_refused(tmp_path, streamed):
+    path = write(tmp_path / "data.jsonl", {"a": [1.5, 2.5], "code": [1, 2], "label": ["x", "y"]})
+    with pytest.raises(InputError, match=r"--categories names 'code', and .* with features that are numbers\. Leave"):
+        read(path, categories=["code"])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_forgeries_are_marked_in_large_tables_too(tmp_path, request, suffix):
+    columns = {"a": [0.5 * row for row in range(42)], "forged": [row % 3 == 1 for row in range(42)]}
+    path = write(tmp_path / f"data{suffix}", columns | {"label": ["x", "y"] * 21})
+    whole = read(path)
+    request.getfixturevalue("streamed")
+    large = read(path)
+    assert large.forged.tolist() == whole.forged.tolist()
+    assert "forgeries marked in 'forged'" in large.description
+    assert read(write(path, columns | {"label": ["x", "y"] * 21, "forged": [False] * 42})).forged is None
+    with pytest.raises(DataError, match=r"marks forgeries in 'forged', and its items have several labels in 'label'"):
+        read(write(path, columns | {"label": [["x", "y"], ["y"]] * 21}))
+
+
+def test_towers_of_a_folder_of_shards(tmp_path):
+    columns = tuples_of("pairs", [f"text number {row}" for row in range(12)])
+    write(tmp_path / "data.parquet", columns)
+    (tmp_path / "shards").mkdir()
+    write(tmp_path / "shards" / "a.parquet", columns)
+    assert_equal_tuples(read(tmp_path / "shards", towers="shared"), read(tmp_path / "data.parquet"))
+    with pytest.raises(DataError, match="folder of shards that hold pairs of two kinds, which are read from one file"):
+        read(tmp_path / "shards", towers="separate")
+
+
+def test_columns_of_a_large_row_group_are_read_once(tmp_path, streamed, monkeypatch):
+    """Were they not kept together, a pass over pairs would read the row group again for every block."""
+    path = write(tmp_path / "data.parquet", tuples_of("triplets", [f"text {row}" for row in range(12)]), 1000)
+    for module in (large_tuples, lazy):
+        monkeypatch.setattr(module, "BLOCK", 5)
+    read_group, seen = pq.ParquetFile.read_row_group, []
+
+    def counted(*given, **named):
+        seen.append(given)
+        return read_group(*given, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    records = read(path)
+    assert list(records.items) == records.items.take(range(11))
+    assert len(seen) == 3
+
+
+def test_of_columns_of_a_row_group_three_are_kept_at_most(tmp_path, streamed, monkeypatch):
+    monkeypatch.setattr(rows, "KEPT_BYTES", 1)
+    columns = {name: [f"{name} {row}" for row in range(9)] for name in "abcde"}
+    source = rows.ParquetRows([write(tmp_path / "data.parquet", columns, 3)], "it")
+    for name in "abcde":
+        source.take([0], name)
+    assert list(source._kept) == [(0, "c"), (0, "d"), (0, "e")]
+    source.take([8], "a")
+    assert list(source._kept) == [(2, "a")]
+    assert source._kept_bytes == source._kept[2, "a"].nbytes
+
+
+def test_a_line_is_read_once_for_all_of_its_cells(tmp_path, streamed, monkeypatch):
+    columns = {"anchor": ["a", "d"], "positive": ["b", "e"], "negative": ["c", "f"]}
+    records = read(write(tmp_path / "data.jsonl", columns))
+    parse, seen = rows.parse_json, []
+    monkeypatch.setattr(rows, "parse_json", lambda *given: seen.append(1) or parse(*given))
+    assert records.items.take([5, 0, 3, 1]) == ["f", "a", "d", "b"]
+    assert len(seen) == 2
+
+
+def test_items_in_order_of_their_cells_take_little_memory():
+    draw = np.random.default_rng(0)
+    for different in (7, 2**62):
+        cells = draw.integers(0, different, 20_000)
+        expected = list(dict.fromkeys(cells.tolist()))
+        places = {value: place for place, value in enumerate(expected)}
+        tracemalloc.start()
+        given = cells.copy()
+        first, codes = large_tuples._in_order(given)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert cells[first].tolist() == expected
+        assert codes.tolist() == [places[value] for value in cells.tolist()]
+        assert most < 46 * len(cells)
+
+
+def test_prompts_of_large_pairs_are_put_before_texts_when_they_are_read(tmp_path, request):
+    path = write(tmp_path / "data.parquet", tuples_of("pairs", [f"text number {row}" for row in range(12)]))
+    options = TextOptions(query_prompt="q: ", document_prompt="d: ")
+    whole = prompted(read(path), options)
+    request.getfixturevalue("streamed")
+    records = read(path)
+    large = prompted(records, options)
+    assert isinstance(large.items, LazyItems)
+    assert_equal_tuples(large, whole)
+    assert list(pickle.loads(pickle.dumps(large.items))) == list(whole.items)
+    for role in ("query", "document"):
+        assert list(in_role(records.items, options, role)) == [f"{role[0]}: {text}" for text in records.items]
+    with pytest.raises(InputError, match="--side query or --side document"):
+        in_role(records.items, options, None)
+
+
+@pytest.mark.slow
+def test_what_a_run_does_with_a_folder_of_shards_of_pairs(tmp_path, monkeypatch):
+    """No command reads such a table at once."""
+    columns = {"query": [text_of(row % 5, row) for row in range(24)],
+               "document": [text_of(row % 5, 100 + row) for row in range(24)]}  # fmt: skip
+    small, shards = write(tmp_path / "data.parquet", columns), tmp_path / "shards"
+    shards.mkdir()
+    for number in range(2):
+        part = {name: values[12 * number :][:12] for name, values in columns.items()}
+        write(shards / f"{number}.parquet", part)
+    settings = {"steps": 2, "evaluate_every": 2, "rows_per_batch": 4, "progress": False}
+    plain = tercet.train(shards, out=tmp_path / "plain", **settings)
+    roles = tercet.train(shards, out=tmp_path / "roles", encoder=TextOptions(query_prompt="q: "), **settings)
+    expected = [roles.embed_records(small, side=side).vectors for side in ("query", "document")]
+    of_small = plain.embed_to(small, tmp_path / "small", shard_rows=10)
+    groups = read_groups(small, "query", read(small))
+    monkeypatch.setattr(large_tables, "load_table", None)
+    found = [roles.embed_records(shards, side=side).vectors for side in ("query", "document")]
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert plain.embed_to(shards, tmp_path / "large", shard_rows=10).items == of_small.items == 48
+    for path in (tmp_path / "small").glob("*.parquet"):
+        assert path.read_bytes() == (tmp_path / "large" / path.name).read_bytes()
+    assert read_groups(shards, "query", read(shards)) == groups == columns["query"]
+    with pytest.raises(DataError, match=r"no column 'camera' \(--group\); its columns are query, document"):
+        read_groups(shards, "camera", read(shards))

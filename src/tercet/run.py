@@ -48,7 +48,7 @@ from tercet.training.assessment.verdicts import Verdict, Verdicts, names_of
 from tercet.training.assessment.wanted import Wanted
 from tercet.training.batches.one_side import of_side, read_side
 from tercet.training.batches.pacing import CurriculumOptions
-from tercet.training.batches.prompts import ROLES, column_of, has_roles, prompted, with_prompt
+from tercet.training.batches.prompts import ROLES, column_of, has_roles, in_role, prompted, with_prompt
 from tercet.training.config import (
     Config,
     DataOptions,
@@ -642,9 +642,10 @@ class Run:
         if self.roles:
             columns = {} if side is None else column_of(data, side, options)
             records = self.read(data, labelled=False, **{"form": "items"} | options | columns)
-            return dataclasses.replace(records, items=with_prompt(records.items, towers, side))
+            return dataclasses.replace(records, items=in_role(records.items, towers, side))
         self._check_one_encoder(side)
-        return self.read(data, labelled=False, **options)
+        records = self.read(data, labelled=False, **options)
+        return dataclasses.replace(records, tuples=None, similar=None, scores=None)
 
     def _check_one_encoder(self, side: str | None) -> None:
         if side is not None:

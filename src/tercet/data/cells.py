@@ -41,9 +41,11 @@ class Item:
             )
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
-        if self.kind == "text" or not isinstance(value, str):
+        if self.kind == "text" or not isinstance(value, str) or not value.strip():
             return "" if value is None else value if is_picture(value) else str(as_text(value) or "")
-        return str(next((folder / value for folder in self.folders if (folder / value).is_file()), value))
+        return str(
+            next((folder / value for folder in self.folders if (folder / value).is_file()), self.folders[0] / value)
+        )
 
 
 @dataclass(frozen=True)

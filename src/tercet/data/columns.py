@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,10 +56,10 @@ class Layout:
     forged: str | None = None
     """The column that marks forgeries of the class in the label's column."""
 
-    def unused(self, table: Table) -> list[str]:
-        """Columns that mean nothing here."""
+    def unused(self, columns: Iterable[str]) -> list[str]:
+        """Those of a table's columns that mean nothing here."""
         gone = {name for name, _ in self.left_out}
-        return [name for name in table.columns if name not in (*self.columns, *gone, self.label, self.forged)]
+        return [name for name in columns if name not in (*self.columns, *gone, self.label, self.forged)]
 
 
 def find_layout(table: Table, wishes: Wishes) -> Layout:

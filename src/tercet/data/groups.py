@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tercet.data.large_tables import is_streamed, load_columns
 from tercet.data.records import Records
-from tercet.data.tablefiles import load_table
 from tercet.data.wishes import TABLE_SUFFIXES
 from tercet.errors import DataError, InputError
 
@@ -35,20 +35,21 @@ def read_column(source: Any, column: str, records: Records, option: str) -> list
         records: see there.
         option: that named the column.
     """
-    if not isinstance(source, str | Path) or Path(source).suffix.lower() not in TABLE_SUFFIXES:
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is None or not (is_streamed(path) or path.suffix.lower() in TABLE_SUFFIXES):
         raise InputError(
             f"{option} names a column of a table, and {records.source} is none."
             + (" From Python give groups, a value for each item." if option == "--group" else "")
         )
-    table = load_table(Path(source), str(source))
-    table.column(column, option)
     gone = {one.name for one in records.skipped}
+    table = load_columns(path, str(source), None if gone else [column])
+    table.column(column, option)
+    values = table.texts(column)
     cells = [table.texts(name) for name in table.columns] if gone else []
-    kept = [row for row in range(len(table)) if not any(column[row] in gone for column in cells)]
+    kept = [row for row in range(len(values)) if not any(column[row] in gone for column in cells)]
     held, what = len(records), "items"
     if records.tuples is not None:
         held, what = len(records.tuples), records.form.replace("-", " ")
     if len(kept) != held:
         raise DataError(f"{records.source}: its {held:,} {what} cannot be told apart by their rows, for {option}.")
-    values = table.texts(column)
     return [values[row] for row in kept]

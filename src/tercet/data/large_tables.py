@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from tercet.data.columns import PATHS, Layout, find_layout
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
 from tercet.data.labels import NO_LABELS, Labels
-from tercet.data.large_tuples import read_large_tuples
+from tercet.data.large_tuples import parts, read_large_tuples
 from tercet.data.lazy import LazyItems, Rows
 from tercet.data.records import Records, plural
 from tercet.data.rows import DatasetRows, JsonRows, ParquetRows
 from tercet.data.sides import SIDES
-from tercet.data.tablefiles import Table, as_text, list_column
-from tercet.data.tables import check_several, finite
-from tercet.data.wishes import IMAGE_SUFFIXES, Wishes
+from tercet.data.tablefiles import Table, as_text, list_column, load_table
+from tercet.data.tables import check_several, finite, read_forged, refuse_idle
+from tercet.data.wishes import IMAGE_SUFFIXES, TABLE_SUFFIXES, Wishes
 from tercet.errors import DataError, InputError
 
 STREAMED_FROM = 512 * 2**20
@@ -56,13 +57,13 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
     Raises:
         DataError: no rows, or columns that cannot be used.
     """
-    paths = _checked_shards(path, source) if path.is_dir() else [path]
-    is_json = path.suffix.lower() == ".jsonl" and not path.is_dir()
-    rows = JsonRows(path, source) if is_json else ParquetRows(paths, source)
+    rows = _rows_of(path, source)
+    paths = list(rows.paths) if isinstance(rows, ParquetRows) else [path]
     folders = [wishes.root] if wishes.root is not None else [path if path.is_dir() else path.parent, Path()]
     if len(rows) == 0:
         raise DataError(f"{source} holds no rows.")
     layout = _find_layout(rows, wishes)
+    refuse_idle(layout, wishes, source)
     if layout.kind == SIDES:
         if path.is_dir():
             raise DataError(
@@ -74,7 +75,30 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
     told = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
     files = plural(len(paths), "Parquet shard") if path.is_dir() else path.suffix[1:].lower()
     how = f"{files}, {told} that are read as they are needed"
-    return _records(rows, layout, wishes, folders, paths).described(how + _meaning(layout))
+    return _records(rows, layout, wishes, folders, paths).described(how + _meaning(rows, layout))
+
+
+def columns_of(path: Path, source: str) -> Sequence[str]:
+    """The names of a table's columns, without the rows of a large one; none of what is no table."""
+    if path.exists() and is_streamed(path):
+        return _rows_of(path, source).columns
+    return list(load_table(path, source).columns) if path.suffix.lower() in TABLE_SUFFIXES and path.is_file() else ()
+
+
+def load_columns(path: Path, source: str, names: Sequence[str] | None) -> Table:
+    """A table in memory; of a large one these columns as text, and nothing in the others. All when left open."""
+    if not is_streamed(path):
+        return load_table(path, source)
+    rows = _rows_of(path, source)
+    known = [name for name in rows.columns if names is None or name in names]
+    cells = {name: [text for part in parts(rows, name) for text in part.texts(name)] for name in known}
+    return Table(source, {name: pa.array(cells.get(name, []), pa.string()) for name in rows.columns})
+
+
+def _rows_of(path: Path, source: str) -> JsonRows | ParquetRows:
+    if path.suffix.lower() == ".jsonl" and not path.is_dir():
+        return JsonRows(path, source)
+    return ParquetRows(_checked_shards(path, source) if path.is_dir() else [path], source)
 
 
 def _checked_shards(folder: Path, source: str) -> list[Path]:
@@ -99,19 +123,26 @@ def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
     if len(rows) == 0:
         raise DataError(f"The dataset {rows.source} is empty.")
     layout = _find_layout(rows, wishes)
+    refuse_idle(layout, wishes, f"the dataset {rows.source}")
     if layout.kind == SIDES:
         raise DataError(
             f"The dataset {rows.source} holds pairs of two kinds; write it with its to_parquet(FILE) and give that "
             "file."
         )
     folders = [wishes.root] if wishes.root is not None else [Path()]
-    return _records(rows, layout, wishes, folders, None).described("datasets.Dataset" + _meaning(layout))
+    return _records(rows, layout, wishes, folders, None).described("datasets.Dataset" + _meaning(rows, layout))
 
 
-def _meaning(layout: Layout) -> str:
+def _meaning(rows: Rows, layout: Layout) -> str:
     labels = f"labels in {layout.label!r}, " if layout.form == "labels" else ""
     held = "items" if layout.form in ("labels", "items") else layout.form.replace("-", " ")
-    return f", {labels}{held} in {', '.join(map(repr, layout.columns))}"
+    forged = f", forgeries marked in {layout.forged!r}" if layout.forged else ""
+    left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in layout.left_out)
+    unused = layout.unused(rows.columns)
+    return (
+        f", {labels}{held} in {', '.join(map(repr, layout.columns))}{forged}{left_out}"
+        f"{'; not used: ' + ', '.join(unused) if unused else ''}"
+    )
 
 
 def _holds_bytes(path: Path) -> bool:
@@ -178,10 +209,21 @@ def _plain_column(values: list[Any]) -> Any:
 def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
     if layout.form not in ("labels", "items"):
         return read_large_tuples(rows, layout, folders)
+    records = _items(rows, layout, wishes, folders, files)
+    if layout.forged is None:
+        return records
+    marks = [read_forged(part, layout, records.sets is not None) for part in parts(rows, layout.forged)]
+    forged = np.concatenate(marks)
+    return replace(records, forged=forged) if 0 < forged.sum() < len(forged) else records
+
+
+def _items(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
+    """A row an item, with its label where there is one."""
     labels = NO_LABELS if layout.label is None else _labels(rows, layout.label, wishes, files)
     if layout.label is not None and wishes.labelled:
         check_several(labels.classes, rows.source, str(layout.label))
     if layout.kind == "tabular":
+        _refuse_kinds(rows, wishes)
         items: Any = _features(rows, layout.columns, files)
         names: Any = LazyItems(rows, layout.columns[0], RowName(rows.place))
         records = Records("tabular", items, names, None, (), None, None, layout.columns, (), rows.source, "")
@@ -189,6 +231,16 @@ def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path]
     items = LazyItems(rows, layout.columns[0], Item(rows, layout.columns[0], layout.kind, tuple(folders)))
     names = LazyItems(rows, layout.columns[0], Name(rows.place))
     return Records(layout.kind, items, names, None, (), None, None, (), (), rows.source, "").labelled(labels)
+
+
+def _refuse_kinds(rows: Rows, wishes: Wishes) -> None:
+    """Raise InputError where features are said to be something else than numbers."""
+    options = {"category": "categories", "date": "dates", "text": "texts"}
+    for name, kind in wishes.named.items():
+        raise InputError(
+            f"--{options[kind]} names {name!r}, and {rows.source} is read as it is needed, with features that are "
+            "numbers. Leave the option out, and the column with --columns if it holds no numbers."
+        )
 
 
 def _labels(rows: Rows, column: str, wishes: Wishes, files: list[Path] | None) -> Labels:

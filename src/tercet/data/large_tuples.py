@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from tercet.data.cells import Item
 from tercet.data.columns import Layout
-from tercet.data.lazy import LazyItems, Rows
+from tercet.data.lazy import BLOCK, LazyItems, Rows
 from tercet.data.records import Records, hash_of, shorten
+from tercet.data.rows import JsonRows
 from tercet.data.tablefiles import Table, as_text, empty_cell
-from tercet.data.tables import finish_tuples, read_similarity
+from tercet.data.tables import find_files, finish_tuples, read_similarity
 
 
 class _Cells:
@@ -30,6 +31,8 @@ class _Cells:
     def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
         """The values of these cells, whatever the column is called."""
         row_of, side_of = np.divmod(np.asarray(positions, dtype=np.int64), len(self.names))
+        if isinstance(self.rows, JsonRows):
+            return self.rows.cells(row_of.tolist(), [self.names[side] for side in side_of.tolist()])
         found: list[Any] = [None] * len(row_of)
         for side, name in enumerate(self.names):
             own = np.flatnonzero(side_of == side)
@@ -39,12 +42,14 @@ class _Cells:
 
 
 @dataclass(frozen=True)
-class _Filled:
-    """Makes an item of a cell, by its column; an empty one is an error."""
+class _Written:
+    """Makes a text of a cell, by its column; an empty one is an error."""
 
     items: tuple[Item, ...]
 
     def __call__(self, value: Any, number: int) -> str:
+        if isinstance(value, str) and value.strip():  # as nearly all of millions are
+            return value
         row, side = divmod(number, len(self.items))
         item = self.items[side]
         found = str(item(value, row))
@@ -57,66 +62,97 @@ class _Filled:
 class _Start:
     """Names a text: its start."""
 
-    text: _Filled
+    written: _Written
 
     def __call__(self, value: Any, number: int) -> str:
-        return shorten(self.text(value, number))
+        return shorten(self.written(value, number))
 
 
-def _written(value: Any, number: int) -> str:
-    """Names a file: its path as it is written."""
-    return str(as_text(value))
+@dataclass(frozen=True)
+class _File:
+    """Finds the file that a cell means, in one of the folders."""
+
+    written: _Written
+    folders: tuple[Path, ...]
+
+    def __call__(self, value: Any, number: int) -> str:
+        return find_files([self.written(value, number)], self.folders)[0][0]
 
 
 def read_large_tuples(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Records:
     """A row a triplet or a pair. Equal texts, and paths to one file, are one item, known by hashes of 64 bits.
 
-    Time: one pass over the items. Memory: 40 bytes a cell while it is read, and 8 afterwards; the items themselves
-    stay where they are.
+    Time: one pass over the items. Memory: 40 bytes a cell while it is read; afterwards 8, and 8 an item. The items
+    themselves stay where they are.
 
     Raises:
         DataError: a cell is empty, or a mark or score says nothing.
     """
     cells = _Cells(rows, layout.columns)
-    read = _Filled(tuple(Item(rows, column, layout.kind, tuple(folders)) for column in layout.columns))
-    hashes, missing = np.empty(len(cells), dtype=np.int64), []
-    for number, item in enumerate(LazyItems(cells, "", read)):
-        hashes[number] = hash_of(item.encode())
-        if layout.kind == "image" and not Path(item).is_file():
-            missing.append(number)
+    written = _Written(tuple(Item(rows, column, "text", ()) for column in layout.columns))
+    hashes, missing = np.empty(len(cells), dtype=np.int64), list[int]()
+    for start in range(0, len(cells), BLOCK):
+        values = LazyItems(cells, "", written)[start : start + BLOCK]
+        if layout.kind == "image":
+            values, gone = find_files(values, folders)
+            missing += [start + place for place in gone]
+        hashes[start : start + len(values)] = [hash_of(value.encode()) for value in values]
     first, codes = _in_order(hashes)
-    items = LazyItems(cells, "", read, first)
-    names = LazyItems(cells, "", _written if layout.kind == "image" else _Start(read), first)
-    similar, scores = read_similarity(_Column.of(rows, layout.label), layout)
+    is_file = layout.kind == "image"
+    items = LazyItems(cells, "", _File(written, tuple(folders)) if is_file else written, first)
+    names = LazyItems(cells, "", written if is_file else _Start(written), first)
+    similar, scores = _similarity(rows, layout)
     tuples = codes.reshape(-1, len(layout.columns))
     records = Records(layout.kind, items, names, None, (), tuples, similar, (), (), rows.source, "", scores=scores)
     return finish_tuples(records, rows.place, codes[missing])
 
 
 def _in_order(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each different one is first, rising, and of each which of these it is."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order].astype(np.int64), rank[inverse].astype(np.int64)
+    """Where each different one is first, rising, and of each which of these it is, in the memory of the hashes."""
+    order = np.argsort(hashes, kind="stable")
+    hashes.sort()
+    is_new = np.concatenate([[True], hashes[1:] != hashes[:-1]])
+    firsts = order[is_new]
+    is_first = np.zeros(len(hashes), dtype=bool)
+    is_first[firsts] = True
+    ranks = (np.cumsum(is_first) - 1)[firsts]
+    del firsts  # of this size are all arrays here: a copy less at a time
+    hashes[order] = ranks[np.cumsum(is_new) - 1]
+    return np.flatnonzero(is_first), hashes
+
+
+def _similarity(rows: Rows, layout: Layout) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """As `read_similarity` of the whole table."""
+    if layout.label is None:
+        return None, None
+    marks, scores = zip(*(read_similarity(part, layout) for part in parts(rows, layout.label)), strict=True)
+    return _joined(marks), _joined(scores)
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if found else None
 
 
 @dataclass(frozen=True, eq=False)
-class _Column(Table):
-    """A column by itself, as text, whose rows are where they are in the large table."""
+class _Part(Table):
+    """Some rows of a column, which are where they are in the large table."""
 
     rows: Rows | None = None
-
-    @classmethod
-    def of(cls, rows: Rows, name: str | None) -> _Column:
-        """The named column, or none."""
-        if name is None:
-            return cls(rows.source, {}, rows=rows)
-        texts = [as_text(value) for batch in rows.batches(name) for value in batch.to_pylist()]
-        return cls(rows.source, {name: pa.array(texts, pa.string())}, rows=rows)
+    start: int = 0
 
     def place(self, row: int) -> str:
         """Where a row is."""
         assert self.rows is not None
-        return self.rows.place(row)
+        return self.rows.place(self.start + row)
+
+
+def parts(rows: Rows, column: str) -> Iterator[Table]:
+    """A column in tables of some rows, one after the other."""
+    for start in range(0, len(rows), BLOCK):
+        values = rows.take(np.arange(start, min(start + BLOCK, len(rows))), column)
+        if all(isinstance(value, bool) or value is None for value in values):
+            plain = pa.array(values, pa.bool_())
+        else:
+            plain = pa.array([as_text(value) for value in values], pa.string())
+        yield _Part(rows.source, {column: plain}, rows=rows, start=start)

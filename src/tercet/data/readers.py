@@ -184,7 +184,7 @@ def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
     if not path.exists():
         raise DataError(f"{source} does not exist.{_near(path)}")
     suffix = path.suffix.lower()
-    if is_streamed(path) and wishes.towers is None:
+    if is_streamed(path):
         records = read_large_table(path, source, wishes)
         if records is not None:
             return records

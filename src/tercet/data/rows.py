@@ -23,7 +23,9 @@ from tercet.data.tablefiles import as_text, check_header, decoded, list_column, 
 from tercet.errors import DataError
 
 KEPT_BYTES = 256 * 2**20
-"""Decoded row groups that are kept, at most; the one in use always is."""
+"""Columns of decoded row groups that are kept, at most; those in use always are."""
+TOGETHER = 3
+"""Columns of a row group that may be in use together, those of a triplet: they are read in turn, again and again."""
 KEPT_FILES = 4
 """Files that are kept open: what opening one reads grows with its row groups, some megabytes for ten thousand."""
 BATCH = 1 << 18
@@ -138,9 +140,13 @@ class ParquetRows:
                 values = _takeable(read.column(column))
             self._kept[group, column] = values
             self._kept_bytes += values.nbytes
-            while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            while self._kept_bytes > KEPT_BYTES and not self._is_in_use(next(iter(self._kept)), group):
                 self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return values
+
+    def _is_in_use(self, oldest: tuple[int, str], group: int) -> bool:
+        """Whether what has been kept longest is still used with a row group that was read."""
+        return oldest[0] == group and len(self._kept) <= TOGETHER
 
     def _file(self, number: int) -> Any:
         """One of the files, from those that are open where it is among them."""
@@ -225,8 +231,23 @@ class JsonRows:
 
     def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
         """The values of a column at these rows; None where a row has none."""
+        return self.cells(positions, [column] * len(positions))
+
+    def cells(self, positions: Sequence[int] | np.ndarray, columns: Sequence[str]) -> list[Any]:
+        """The value at each of these rows of a column of its own; a row that comes several times in turn is read once.
+
+        None where a row has none.
+        """
+        found, last, cells = [], -1, dict[str, Any]()
         with self._opened() as file:
-            return [self._cell(int(row), file, column) for row in positions]
+            for row, column in zip(positions, columns, strict=True):
+                if row != last:
+                    last, cells = int(row), self._row(int(row), file)
+                value = cells.get(column)
+                if isinstance(value, dict):
+                    raise DataError(f"{self._where(0, last)}: {column!r} holds a dict; allowed are text and numbers.")
+                found.append(value)
+        return found
 
     def batches(self, column: str) -> Iterator[Any]:
         """A whole column in Arrow arrays, one after the other."""
@@ -248,12 +269,6 @@ class JsonRows:
         with self.path.open("rb") as file:
             _refuse_changed(self.path, os.fstat(file.fileno()), self._state)
             yield file
-
-    def _cell(self, row: int, file: Any, column: str) -> Any:
-        value = self._row(row, file).get(column)
-        if isinstance(value, dict):
-            raise DataError(f"{self._where(0, row)}: {column!r} holds a dict; allowed are text and numbers.")
-        return value
 
     def _row(self, row: int, file: Any) -> dict[str, Any]:
         start = int(self.offsets[row])

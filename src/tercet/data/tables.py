@@ -32,9 +32,7 @@ def read_table(path: Path, source: str, wishes: Wishes) -> Records:
 def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) -> Records:
     """Records of a loaded table; paths to images start from these folders, and `how` says what it was given as."""
     layout, source = find_layout(table, wishes), table.source
-    if wishes.towers is not None and layout.form in ("labels", "items"):
-        raise DataError(f"{source} holds {layout.form}, and --towers is for two columns of positive pairs.")
-    _refuse_idle(layout, wishes, source)
+    refuse_idle(layout, wishes, source)
     if layout.kind == SIDES:
         records = _read_sides(table, layout, folders)
     elif layout.form in ("triplets", "pairs", "marked-pairs", "scored-pairs"):
@@ -46,20 +44,14 @@ def records_of(table: Table, wishes: Wishes, folders: Sequence[Path], how: str) 
         else:
             records = _read_items(table, layout, folders, labels)
         if layout.forged is not None:
-            if records.sets is not None:
-                raise DataError(
-                    f"{source} marks forgeries in {layout.forged!r}, and its items have several labels in "
-                    f"{layout.label!r}; a forgery imitates one class. Give one label an item, or rename "
-                    f"{layout.forged!r} if it marks something else."
-                )
-            records = _with_forged(
-                records, _read_marks(table, layout.forged, "the item is forged", "Correct it."), table
-            )
+            records = _with_forged(records, read_forged(table, layout, records.sets is not None), table)
     return records.described(f"{how}{_meaning(table, layout)}{_lacking(records)}")
 
 
-def _refuse_idle(layout: Layout, wishes: Wishes, source: str) -> None:
-    """Raise InputError for options that say nothing of what this table holds."""
+def refuse_idle(layout: Layout, wishes: Wishes, source: str) -> None:
+    """Raise InputError for options that say nothing of what this table holds; DataError for towers without pairs."""
+    if wishes.towers is not None and layout.form in ("labels", "items"):
+        raise DataError(f"{source} holds {layout.form}, and --towers is for two columns of positive pairs.")
     of_features = [
         name
         for name, given in (("categories", wishes.categories), ("dates", wishes.dates), ("texts", wishes.texts))
@@ -80,7 +72,7 @@ def _meaning(table: Table, layout: Layout) -> str:
     """Which columns mean what, said aloud."""
     if layout.kind == SIDES:
         both = " with ".join(f"{kind}s in {name!r}" for kind, name in zip(layout.kinds, layout.columns, strict=True))
-        unused = layout.unused(table)
+        unused = layout.unused(table.columns)
         return f", pairs of {both}" + (f"; not used: {', '.join(unused)}" if unused else "")
     named = (layout.label,) if layout.form == "labels" else layout.columns
     meant = f", {layout.form.replace('-', ' ')} in {', '.join(map(repr, named))}"
@@ -88,7 +80,7 @@ def _meaning(table: Table, layout: Layout) -> str:
         meant += f"; features: {'; '.join(_of_a_kind(layout, kind) for kind in dict.fromkeys(layout.kinds))}"
     elif len(named) > 3:
         meant = f", {len(named)} columns of features"
-    unused = layout.unused(table)
+    unused = layout.unused(table.columns)
     meant += f", forgeries marked in {layout.forged!r}" if layout.forged else ""
     left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in layout.left_out)
     return meant + left_out + (f"; not used: {', '.join(unused)}" if unused else "")
@@ -295,6 +287,18 @@ def _read_scores(table: Table, column: str) -> np.ndarray:
             f"Fill it in or remove the row."
         )
     return scores
+
+
+def read_forged(table: Table, layout: Layout, has_sets: bool) -> np.ndarray:
+    """Which rows are forgeries, bool (N,); DataError where a cell does not say, or items have sets of labels."""
+    assert layout.forged is not None
+    if has_sets:
+        raise DataError(
+            f"{table.source} marks forgeries in {layout.forged!r}, and its items have several labels in "
+            f"{layout.label!r}; a forgery imitates one class. Give one label an item, or rename {layout.forged!r} if "
+            "it marks something else."
+        )
+    return _read_marks(table, layout.forged, "the item is forged", "Correct it.")
 
 
 def _with_forged(records: Records, forged: np.ndarray, table: Table) -> Records:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tercet.data.large_tables import columns_of
 from tercet.data.records import Records
 from tercet.data.sides import SIDES, SidedItems
-from tercet.data.tablefiles import load_table
-from tercet.data.wishes import IMAGE_SUFFIXES, READING, TABLE_SUFFIXES
+from tercet.data.wishes import IMAGE_SUFFIXES, READING
 from tercet.encoders.options import TowersOptions
 from tercet.errors import DataError, InputError, check_choice
 from tercet.training.config import DataOptions
@@ -87,8 +87,4 @@ def _named(options: TowersOptions) -> str:
 
 def _columns(data: Any) -> set[str]:
     """The columns of a table; none of anything else."""
-    if not isinstance(data, (str, Path)):
-        return set()
-    path = Path(data)
-    is_table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
-    return set(load_table(path, str(data)).columns) if is_table else set()
+    return set(columns_of(Path(data), str(data))) if isinstance(data, (str, Path)) else set()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tercet.data.large_tables import columns_of
+from tercet.data.lazy import LazyItems, items_at
 from tercet.data.records import Records
-from tercet.data.tablefiles import load_table
-from tercet.data.wishes import TABLE_SUFFIXES
 from tercet.encoders.options import TextOptions
 from tercet.errors import InputError, check_choice
 
@@ -38,9 +39,51 @@ def prompted(records: Records, options: Any) -> Records:
     roles = np.minimum(np.arange(records.tuples.shape[1]), 1)
     keys = records.tuples * 2 + roles
     used, places = np.unique(keys, return_inverse=True)
-    texts = [with_prompt([records.items[key // 2]], options, ROLES[key % 2])[0] for key in used.tolist()]
-    names = [records.names[key // 2] for key in used.tolist()]
-    return dataclasses.replace(records, items=texts, names=names, tuples=places.reshape(keys.shape).astype(np.int64))
+    items: Sequence[str] = LazyItems(_Twice(records.items), "", _Prompted(options), used)
+    names: Sequence[str] = LazyItems(_Twice(records.names), "", _as_it_is, used)
+    if not isinstance(records.items, LazyItems):
+        items, names = list(items), list(names)
+    return dataclasses.replace(records, items=items, names=names, tuples=places.reshape(keys.shape).astype(np.int64))
+
+
+def in_role(items: Sequence[str], options: Any, role: str | None) -> Sequence[str]:
+    """Texts of one role with its prompt before each, read when they are asked for where the texts are.
+
+    Raises:
+        InputError: no role is given, or there is none of that name.
+    """
+    if not isinstance(items, LazyItems):
+        return with_prompt(items, options, role)
+    with_prompt([], options, role)
+    return LazyItems(_Twice(items), "", _Prompted(options), 2 * np.arange(len(items)) + ROLES.index(str(role)))
+
+
+@dataclass(frozen=True)
+class _Twice:
+    """Items, each as a query and then as a document."""
+
+    items: Sequence[str]
+
+    def __len__(self) -> int:
+        return 2 * len(self.items)
+
+    def take(self, positions: Sequence[int] | np.ndarray, column: str) -> list[Any]:
+        """The items of these rows, whatever the column is called."""
+        return items_at(self.items, np.asarray(positions) // 2)
+
+
+@dataclass(frozen=True)
+class _Prompted:
+    """Puts the prompt of its role before a text."""
+
+    options: Any
+
+    def __call__(self, text: str, row: int) -> str:
+        return with_prompt([text], self.options, ROLES[row % 2])[0]
+
+
+def _as_it_is(value: Any, row: int) -> Any:
+    return value
 
 
 def with_prompt(texts: Sequence[str], options: Any, role: str | None) -> list[str]:
@@ -61,7 +104,6 @@ def with_prompt(texts: Sequence[str], options: Any, role: str | None) -> list[st
 
 def column_of(data: Any, side: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The column of a table that is called as the role, where it has one and no other is asked for."""
-    path = Path(data) if isinstance(data, (str, Path)) else None
-    if given.get("columns") or path is None or path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
+    if given.get("columns") or not isinstance(data, (str, Path)):
         return {}
-    return {"columns": (side,)} if side in load_table(path, str(data)).columns else {}
+    return {"columns": (side,)} if side in columns_of(Path(data), str(data)) else {}
