@@ -27,7 +27,7 @@ from tercet.data.groups import read_groups
 from tercet.data.lazy import LazyItems
 from tercet.data.readers import read
 from tercet.data.wishes import Wishes
-from tercet.encoders.options import TextOptions
+from tercet.encoders.options import ImageOptions, TextOptions, TowersOptions
 from tercet.errors import DataError, InputError
 from tercet.training.batches.prompts import in_role, prompted
 
@@ -633,19 +633,6 @@ def test_folders_within_folders_are_a_hierarchy(tmp_path):
         read(tmp_path / "data", label_level=3)
 
 
-def test_pairs_of_two_kinds_in_a_large_file_are_read_at_once_and_in_shards_refused(tmp_path, streamed):
-    folder = write_images(tmp_path / "shards", range(2), samples=2)
-    paths = [str(path) for path in sorted(folder.rglob("*.png"))]
-    pairs = {"image": paths, "text": [f"picture {row}" for row in range(4)]}
-    whole = read(write(tmp_path / "pairs.parquet", pairs))
-    assert (whole.kind, whole.form) == ("sides", "pairs")
-    for name in ("class00", "class01"):
-        (folder / name).rename(tmp_path / name)
-    write(folder / "0.parquet", pairs)
-    with pytest.raises(DataError, match="folder of shards that hold pairs of two kinds"):
-        read(folder)
-
-
 @pytest.fixture
 def datasets():
     return pytest.importorskip("datasets", reason="needs Hugging Face datasets")
@@ -733,6 +720,80 @@ def test_pairs_and_triplets_of_paths_leave_out_what_is_missing(tmp_path, request
     assert all((tmp_path / name).is_file() for name in whole.names)
     request.getfixturevalue("streamed")
     assert_equal_tuples(read(path), whole)
+
+
+def captions(folder, count=24):
+    """Paths of images and what they show; some come several times, and one is written in two ways."""
+    images = sorted(
+        str(path.relative_to(folder)) for path in write_images(folder / "faces", range(3), 4).rglob("*.png")
+    )
+    paths = [images[row * 5 % 11] for row in range(count)]
+    return {
+        "image": ["./" + paths[0], *paths[1:]],
+        "caption": [f"what is in picture {row % 13}" for row in range(count)],
+    }
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_pairs_of_two_kinds_equal_those_that_are_read_at_once(tmp_path, request, suffix, missing):
+    columns = captions(tmp_path)
+    if missing:
+        (tmp_path / columns["image"][3]).unlink()
+    path = write(tmp_path / f"data{suffix}", columns)
+    whole = read(path)
+    request.getfixturevalue("streamed")
+    large = read(path)
+    assert (large.kind, large.columns) == ("sides", ("image", "caption"))
+    assert [isinstance(values, LazyItems) for values in large.items.values] == [True, True]
+    assert_equal_tuples(large, whole)
+    assert len(large.skipped) == missing
+    assert "pairs of images in 'image' with texts in 'caption'" in large.description
+    assert_equal_tuples(large.take_tuples([5, 2, 9]), whole.take_tuples([5, 2, 9]))
+    assert large.fingerprints().tolist() == whole.fingerprints().tolist()
+    for side in (0, 1):
+        one, other = large.of_side(side), whole.of_side(side)
+        assert (one.kind, list(one.items), list(one.names)) == (other.kind, list(other.items), list(other.names))
+        assert isinstance(one.items, LazyItems)
+        assert isinstance(one.as_side(side, ("image", "caption")).items.values[side], LazyItems)
+
+
+def test_two_towers_of_large_pairs_in_shards_and_datasets(tmp_path):
+    words = [f"text number {row}" for row in range(12)]
+    columns = tuples_of("pairs", words)
+    whole = read(write(tmp_path / "data.parquet", columns), towers="separate")
+    assert "text number 0" in {whole.items[0].value, whole.items[len(whole) - 1].value}
+    (tmp_path / "shards").mkdir()
+    write(tmp_path / "shards" / "a.parquet", {name: values[:9] for name, values in columns.items()})
+    write(tmp_path / "shards" / "b.parquet", {name: values[9:] for name, values in columns.items()})
+    assert_equal_tuples(read(tmp_path / "shards", towers="separate"), whole)
+    datasets = pytest.importorskip("datasets")
+    assert_equal_tuples(read(datasets.Dataset.from_dict(columns), towers="separate"), whole)
+
+
+def test_an_empty_cell_of_one_of_two_sides_is_named(tmp_path, streamed):
+    columns = captions(tmp_path)
+    columns["caption"][13] = None
+    with pytest.raises(DataError, match=r"data\.jsonl, line 14, column 'caption': the cell is empty\. Fill it in or"):
+        read(write(tmp_path / "data.jsonl", columns))
+
+
+def test_a_training_of_two_towers_on_large_pairs_is_that_of_small_ones(tmp_path, request):
+    paths = [str(path) for path in sorted(write_images(tmp_path / "faces", range(4), 4).rglob("*.png"))]
+    path = write(
+        tmp_path / "data.parquet", {"image": paths, "caption": [f"this is picture {row}" for row in range(16)]}
+    )
+    encoder = TowersOptions(left=ImageOptions(dim=8, width=8), right=TextOptions(dim=8, vocabulary=20))
+    settings = {"steps": 4, "rows_per_batch": 6, "evaluate_every": 2, "loss": "infonce", "holdout": 0.25}
+    whole = tercet.train(path, out=tmp_path / "whole", encoder=encoder, progress=False, **settings)
+    vectors = {side: whole.embed_records(path, side=side).vectors for side in ("image", "caption")}
+    request.getfixturevalue("streamed")
+    large = tercet.train(path, out=tmp_path / "large", encoder=encoder, progress=False, **settings)
+    for name, weight in whole.encoder.state_dict().items():
+        assert torch.equal(weight, large.encoder.state_dict()[name]), name
+    for side, expected in vectors.items():
+        found = large.embed_records(path, side=side).vectors
+        assert np.allclose(found, expected, atol=1e-6)
 
 
 def test_unlike_texts_of_many_pairs_stay_unlike(tmp_path, streamed):
@@ -891,8 +952,6 @@ def test_towers_of_a_folder_of_shards(tmp_path):
     (tmp_path / "shards").mkdir()
     write(tmp_path / "shards" / "a.parquet", columns)
     assert_equal_tuples(read(tmp_path / "shards", towers="shared"), read(tmp_path / "data.parquet"))
-    with pytest.raises(DataError, match="folder of shards that hold pairs of two kinds, which are read from one file"):
-        read(tmp_path / "shards", towers="separate")
 
 
 def test_columns_of_a_large_row_group_are_read_once(tmp_path, streamed, monkeypatch):

@@ -56,6 +56,11 @@ class Layout:
     forged: str | None = None
     """The column that marks forgeries of the class in the label's column."""
 
+    def pairing(self) -> str:
+        """Of two sides, what is paired with what, in words."""
+        both = (f"{kind}s in {name!r}" for kind, name in zip(self.kinds, self.columns, strict=True))
+        return f"pairs of {' with '.join(both)}"
+
     def unused(self, columns: Iterable[str]) -> list[str]:
         """Those of a table's columns that mean nothing here."""
         gone = {name for name, _ in self.left_out}

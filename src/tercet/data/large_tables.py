@@ -16,7 +16,7 @@ from tercet.data.columns import PATHS, Layout, find_layout
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
 from tercet.data.labels import NO_LABELS, Labels
-from tercet.data.large_tuples import parts, read_large_tuples
+from tercet.data.large_tuples import parts, read_large_sides, read_large_tuples
 from tercet.data.lazy import LazyItems, Rows
 from tercet.data.records import Records, plural
 from tercet.data.rows import DatasetRows, JsonRows, ParquetRows
@@ -51,8 +51,8 @@ def is_streamed(path: Path) -> bool:
     return path.stat().st_size >= STREAMED_FROM or (suffix == ".parquet" and _holds_bytes(path))
 
 
-def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
-    """Records whose items are read when they are asked for; None for pairs of two kinds in one file.
+def read_large_table(path: Path, source: str, wishes: Wishes) -> Records:
+    """Records whose items are read when they are asked for.
 
     Raises:
         DataError: no rows, or columns that cannot be used.
@@ -64,13 +64,6 @@ def read_large_table(path: Path, source: str, wishes: Wishes) -> Records | None:
         raise DataError(f"{source} holds no rows.")
     layout = _find_layout(rows, wishes)
     refuse_idle(layout, wishes, source)
-    if layout.kind == SIDES:
-        if path.is_dir():
-            raise DataError(
-                f"{source} is a folder of shards that hold pairs of two kinds, which are read from one file; or say "
-                "--form labels and which column holds the labels."
-            )
-        return None
     size = sum(one.stat().st_size for one in paths)
     told = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
     files = plural(len(paths), "Parquet shard") if path.is_dir() else path.suffix[1:].lower()
@@ -124,11 +117,6 @@ def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
         raise DataError(f"The dataset {rows.source} is empty.")
     layout = _find_layout(rows, wishes)
     refuse_idle(layout, wishes, f"the dataset {rows.source}")
-    if layout.kind == SIDES:
-        raise DataError(
-            f"The dataset {rows.source} holds pairs of two kinds; write it with its to_parquet(FILE) and give that "
-            "file."
-        )
     folders = [wishes.root] if wishes.root is not None else [Path()]
     return _records(rows, layout, wishes, folders, None).described("datasets.Dataset" + _meaning(rows, layout))
 
@@ -139,10 +127,8 @@ def _meaning(rows: Rows, layout: Layout) -> str:
     forged = f", forgeries marked in {layout.forged!r}" if layout.forged else ""
     left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in layout.left_out)
     unused = layout.unused(rows.columns)
-    return (
-        f", {labels}{held} in {', '.join(map(repr, layout.columns))}{forged}{left_out}"
-        f"{'; not used: ' + ', '.join(unused) if unused else ''}"
-    )
+    meant = layout.pairing() if layout.kind == SIDES else f"{labels}{held} in {', '.join(map(repr, layout.columns))}"
+    return f", {meant}{forged}{left_out}{'; not used: ' + ', '.join(unused) if unused else ''}"
 
 
 def _holds_bytes(path: Path) -> bool:
@@ -207,6 +193,8 @@ def _plain_column(values: list[Any]) -> Any:
 
 
 def _records(rows: Rows, layout: Layout, wishes: Wishes, folders: Sequence[Path], files: list[Path] | None) -> Records:
+    if layout.kind == SIDES:
+        return read_large_sides(rows, layout, folders)
     if layout.form not in ("labels", "items"):
         return read_large_tuples(rows, layout, folders)
     records = _items(rows, layout, wishes, folders, files)

@@ -15,15 +15,23 @@ from tercet.data.columns import Layout
 from tercet.data.lazy import BLOCK, LazyItems, Rows
 from tercet.data.records import Records, hash_of, shorten
 from tercet.data.rows import JsonRows
+from tercet.data.sides import SIDES, SidedItems
 from tercet.data.tablefiles import Table, as_text, empty_cell
-from tercet.data.tables import find_files, finish_tuples, read_similarity
+from tercet.data.tables import find_files, finish_tuples, read_similarity, without_missing
 
 
 class _Cells:
-    """The cells of several columns as rows of one: those of the first row, then those of the second, and so on."""
+    """The cells of several columns as rows of one: those of the first row, then those of the second, and so on.
 
-    def __init__(self, rows: Rows, names: Sequence[str]) -> None:
-        self.rows, self.names = rows, tuple(names)
+    Args:
+        rows: where they are.
+        names: of the columns.
+        kinds: of their items: "text", or "image" for paths.
+        folders: where paths start, in the order in which files are looked for.
+    """
+
+    def __init__(self, rows: Rows, names: Sequence[str], kinds: Sequence[str], folders: Sequence[Path]) -> None:
+        self.rows, self.names, self.kinds, self.folders = rows, tuple(names), tuple(kinds), tuple(folders)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.names)
@@ -40,43 +48,40 @@ class _Cells:
                 found[place] = value
         return found
 
-
-@dataclass(frozen=True)
-class _Written:
-    """Makes a text of a cell, by its column; an empty one is an error."""
-
-    items: tuple[Item, ...]
-
-    def __call__(self, value: Any, number: int) -> str:
+    def text(self, value: Any, number: int) -> str:
+        """What is written in a cell; an empty one is an error."""
         if isinstance(value, str) and value.strip():  # as nearly all of millions are
             return value
-        row, side = divmod(number, len(self.items))
-        item = self.items[side]
-        found = str(item(value, row))
+        row, side = divmod(number, len(self.names))
+        found = str(Item(self.rows, self.names[side], "text", ())(value, row))
         if not found.strip():
-            raise empty_cell(f"{item.rows.source}, {item.rows.place(row)}", item.column)
+            raise empty_cell(f"{self.rows.source}, {self.rows.place(row)}", self.names[side])
         return found
 
+    def item(self, value: Any, number: int) -> str:
+        """The item of a cell: its text, or the file that it means."""
+        text = self.text(value, number)
+        return find_files([text], self.folders)[0][0] if self._is_image(number) else text
 
-@dataclass(frozen=True)
-class _Start:
-    """Names a text: its start."""
+    def name(self, value: Any, number: int) -> str:
+        """What the item is called: a file by its path as it is written, a text by its start."""
+        text = self.text(value, number)
+        return text if self._is_image(number) else shorten(text)
 
-    written: _Written
+    def distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of cells of one kind: where each item is first, which item each cell holds, and which are missing files."""
+        texts, hashes, missing = LazyItems(self, "", self.text), np.empty(len(self), dtype=np.int64), list[int]()
+        for start in range(0, len(self), BLOCK):
+            values = texts[start : start + BLOCK]
+            if self._is_image(0):
+                values, gone = find_files(values, self.folders)
+                missing += [start + place for place in gone]
+            hashes[start : start + len(values)] = [hash_of(value.encode()) for value in values]
+        first, codes = _in_order(hashes)
+        return first, codes, np.unique(codes[missing])
 
-    def __call__(self, value: Any, number: int) -> str:
-        return shorten(self.written(value, number))
-
-
-@dataclass(frozen=True)
-class _File:
-    """Finds the file that a cell means, in one of the folders."""
-
-    written: _Written
-    folders: tuple[Path, ...]
-
-    def __call__(self, value: Any, number: int) -> str:
-        return find_files([self.written(value, number)], self.folders)[0][0]
+    def _is_image(self, number: int) -> bool:
+        return self.kinds[number % len(self.kinds)] == "image"
 
 
 def read_large_tuples(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Records:
@@ -88,23 +93,37 @@ def read_large_tuples(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Re
     Raises:
         DataError: a cell is empty, or a mark or score says nothing.
     """
-    cells = _Cells(rows, layout.columns)
-    written = _Written(tuple(Item(rows, column, "text", ()) for column in layout.columns))
-    hashes, missing = np.empty(len(cells), dtype=np.int64), list[int]()
-    for start in range(0, len(cells), BLOCK):
-        values = LazyItems(cells, "", written)[start : start + BLOCK]
-        if layout.kind == "image":
-            values, gone = find_files(values, folders)
-            missing += [start + place for place in gone]
-        hashes[start : start + len(values)] = [hash_of(value.encode()) for value in values]
-    first, codes = _in_order(hashes)
-    is_file = layout.kind == "image"
-    items = LazyItems(cells, "", _File(written, tuple(folders)) if is_file else written, first)
-    names = LazyItems(cells, "", written if is_file else _Start(written), first)
+    cells = _Cells(rows, layout.columns, [layout.kind] * len(layout.columns), folders)
+    first, codes, missing = cells.distinct()
+    items, names = LazyItems(cells, "", cells.item, first), LazyItems(cells, "", cells.name, first)
     similar, scores = _similarity(rows, layout)
     tuples = codes.reshape(-1, len(layout.columns))
     records = Records(layout.kind, items, names, None, (), tuples, similar, (), (), rows.source, "", scores=scores)
-    return finish_tuples(records, rows.place, codes[missing])
+    return finish_tuples(records, rows.place, missing)
+
+
+def read_large_sides(rows: Rows, layout: Layout, folders: Sequence[Path]) -> Records:
+    """A row a pair of two sides. Within a side, equal texts, and paths to one file, are one item.
+
+    Time: one pass over each side. Memory: as `read_large_tuples`.
+
+    Raises:
+        DataError: a cell is empty.
+    """
+    left, right = (
+        _Cells(rows, [name], [kind], folders) for name, kind in zip(layout.columns, layout.kinds, strict=True)
+    )
+    (first, of_left, gone), (first_right, of_right, gone_right) = left.distinct(), right.distinct()
+    items = SidedItems(
+        layout.kinds, [LazyItems(left, "", left.item, first), LazyItems(right, "", right.item, first_right)]
+    )
+    both = _Cells(rows, layout.columns, layout.kinds, folders)
+    names = LazyItems(both, "", both.name, np.concatenate([2 * first, 2 * first_right + 1]))
+    pairs = np.stack([of_left, len(first) + of_right], axis=1)
+    records = Records(SIDES, items, names, None, (), pairs, None, layout.columns, (), rows.source, "")
+    return without_missing(
+        records, [*gone.tolist(), *(len(first) + gone_right).tolist()], "say --root FOLDER for another"
+    )
 
 
 def _in_order(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

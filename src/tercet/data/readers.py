@@ -185,9 +185,7 @@ def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
         raise DataError(f"{source} does not exist.{_near(path)}")
     suffix = path.suffix.lower()
     if is_streamed(path):
-        records = read_large_table(path, source, wishes)
-        if records is not None:
-            return records
+        return read_large_table(path, source, wishes)
     if suffix in TABLE_SUFFIXES and path.is_file():
         return read_table(path, source, wishes)
     _refuse_table_options(source, wishes)

@@ -71,9 +71,8 @@ def refuse_idle(layout: Layout, wishes: Wishes, source: str) -> None:
 def _meaning(table: Table, layout: Layout) -> str:
     """Which columns mean what, said aloud."""
     if layout.kind == SIDES:
-        both = " with ".join(f"{kind}s in {name!r}" for kind, name in zip(layout.kinds, layout.columns, strict=True))
         unused = layout.unused(table.columns)
-        return f", pairs of {both}" + (f"; not used: {', '.join(unused)}" if unused else "")
+        return f", {layout.pairing()}" + (f"; not used: {', '.join(unused)}" if unused else "")
     named = (layout.label,) if layout.form == "labels" else layout.columns
     meant = f", {layout.form.replace('-', ' ')} in {', '.join(map(repr, named))}"
     if layout.kind == "tabular" and set(layout.kinds) != {"number"}:
