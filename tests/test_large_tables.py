@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 import warnings
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ import tercet
 from conftest import QUICK, text_of, write_images
 from tercet.data import indexed, kept, large_tables, large_tuples, lazy, rows
 from tercet.data.groups import read_groups
+from tercet.data.images import open_image
 from tercet.data.lazy import LazyItems
 from tercet.data.readers import read
 from tercet.data.wishes import Wishes
@@ -430,11 +432,11 @@ def test_of_several_columns_of_images_one_is_to_be_named(tmp_path):
     buffer = io.BytesIO()
     Image.new("L", (8, 8)).save(buffer, "PNG")
     cells = [{"bytes": buffer.getvalue(), "path": f"{name}.png"} for name in "ab"]
-    path = write(tmp_path / "data.parquet", {"left": cells, "right": cells, "label": ["x", "y"]})
-    with pytest.raises(DataError, match=r"the columns left, right all hold images\. Say which with --columns"):
+    path = write(tmp_path / "data.parquet", {"front": cells, "back": cells, "label": ["x", "y"]})
+    with pytest.raises(DataError, match=r"the columns front, back all hold images\. Say which with --columns"):
         read(path)
-    assert list(read(path, columns=("right",)).names) == ["a.png", "b.png"]
-    path = write(tmp_path / "usual.parquet", {"left": cells, "image": cells, "label": ["x", "y"]})
+    assert list(read(path, columns=("back",)).names) == ["a.png", "b.png"]
+    path = write(tmp_path / "usual.parquet", {"front": cells, "image": cells, "label": ["x", "y"]})
     assert "items in 'image'" in read(path).description
 
 
@@ -794,6 +796,50 @@ def test_a_training_of_two_towers_on_large_pairs_is_that_of_small_ones(tmp_path,
     for side, expected in vectors.items():
         found = large.embed_records(path, side=side).vectors
         assert np.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("held", ["bytes", "struct", "dataset"])
+def test_images_with_captions_in_the_table_itself(tmp_path, held):
+    columns = captions(tmp_path)
+    whole = read(write(tmp_path / "paths.parquet", columns))
+    paths = [tmp_path / path for path in columns["image"]]
+    images = [path.read_bytes() for path in paths]
+    if held == "struct":
+        images = [{"bytes": image, "path": path.name} for image, path in zip(images, paths, strict=True)]
+    if held == "dataset":
+        datasets = pytest.importorskip("datasets")
+        given = datasets.Dataset.from_dict({"image": [str(path) for path in paths], "caption": columns["caption"]})
+        records = read(given.cast_column("image", datasets.Image()))
+    else:
+        records = read(write(tmp_path / "held.parquet", {"image": images, "caption": columns["caption"]}))
+    assert (records.kind, records.form, records.columns) == ("sides", "pairs", ("image", "caption"))
+    assert records.tuples.tolist() == whole.tuples.tolist()
+    assert records.items.kinds == ("image", "text")
+    assert list(records.items.values[1]) == whole.items.values[1]
+    for found, path in zip(records.items.values[0], whole.items.values[0], strict=True):
+        assert np.array_equal(np.asarray(open_image(found)), np.asarray(open_image(path)))
+    named = [path.name for path in map(Path, whole.names[:11])] if held == "struct" else None
+    rows = [columns["image"].index(name) + 1 for name in whole.names[:11]]
+    assert list(records.names)[:11] == (named or [f"row {row}" for row in rows])
+    if held != "dataset":
+        run = tercet.train(records.take_tuples(range(11)), out=tmp_path / "run", progress=False, steps=2,
+                           rows_per_batch=4, holdout=0.2, evaluate_every=2, loss="infonce")  # fmt: skip
+        assert run.embed_records(tmp_path / "held.parquet", side="image").vectors.shape[0] == 24
+
+
+def test_triplets_of_images_in_the_table_itself(tmp_path):
+    paths = sorted(write_images(tmp_path / "faces", range(3), 4).rglob("*.png"))
+    columns = tuples_of("triplets", paths)
+    whole = read(write(tmp_path / "paths.parquet", {name: list(map(str, own)) for name, own in columns.items()}))
+    images = {name: [path.read_bytes() for path in own] for name, own in columns.items()}
+    records = read(write(tmp_path / "held.parquet", images))
+    assert (records.kind, records.form) == ("image", "triplets")
+    assert records.tuples.tolist() == whole.tuples.tolist()
+    assert records.skipped == whole.skipped
+    assert records.fingerprints().tolist() == whole.fingerprints().tolist()
+    images["positive"][5] = None
+    with pytest.raises(DataError, match=r"held\.parquet, row 6, column 'positive': the cell is empty"):
+        read(write(tmp_path / "held.parquet", images))
 
 
 def test_unlike_texts_of_many_pairs_stay_unlike(tmp_path, streamed):

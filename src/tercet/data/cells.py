@@ -23,6 +23,11 @@ def is_picture(value: Any) -> bool:
     )  # fmt: skip
 
 
+def unwrapped(value: Any) -> Any:
+    """What `datasets` puts around an image: its bytes, otherwise its path; any other value as it is."""
+    return value.get("bytes") or value.get("path") if isinstance(value, dict) else value
+
+
 @dataclass(frozen=True)
 class Item:
     """Makes an item of a cell: a text, a path in one of the folders, or an image itself."""
@@ -39,8 +44,7 @@ class Item:
                 f"{self.rows.source}, {self.rows.place(row)}: {self.column!r} holds a {type(value).__name__}; allowed "
                 "are text and numbers."
             )
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
+        value = unwrapped(value)
         if self.kind == "text" or not isinstance(value, str) or not value.strip():
             return "" if value is None else value if is_picture(value) else str(as_text(value) or "")
         return str(

@@ -67,6 +67,11 @@ class Layout:
         return [name for name in columns if name not in (*self.columns, *gone, self.label, self.forged)]
 
 
+def holds_tuples(table: Table, wishes: Wishes) -> bool:
+    """Whether a row is a triplet or a pair; errors as of `find_layout`."""
+    return _find_sides(table, wishes) is not None
+
+
 def find_layout(table: Table, wishes: Wishes) -> Layout:
     """What the columns mean; what the user says overrules what is found.
 

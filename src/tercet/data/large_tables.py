@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tercet.data.cells import Item, Name, RowName, is_picture
-from tercet.data.columns import PATHS, Layout, find_layout
+from tercet.data.columns import PATHS, Layout, find_layout, holds_tuples
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
 from tercet.data.labels import NO_LABELS, Labels
@@ -159,24 +159,25 @@ def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
     }
     lines = [rows.line(row) for row in range(min(HEAD, len(rows)))] if isinstance(rows, JsonRows) else None
     table = Table(rows.source, plain, lines, lists)
+    paths = pa.array(["image.png"] * min(HEAD, len(rows)))  # in the place of images themselves
+    whole = replace(table, columns={name: plain.get(name, paths) for name in head})
     for name in wishes.columns or ():
-        if name not in pictures:
-            table.column(name, "--columns")
+        whole.column(name, "--columns")
+    if pictures and holds_tuples(whole, wishes):
+        return find_layout(whole, wishes)
     wanted = pictures if wishes.columns is None else [name for name in wishes.columns if name in pictures]
     if not wanted or wishes.kind not in (None, "image"):
         return find_layout(table, wishes)
     usual = [name for name in wanted if name.lower() in PATHS]
     if len(wanted) > 1 and len(usual) != 1:
         raise DataError(f"{rows.source}: the columns {', '.join(wanted)} all hold images. Say which with --columns.")
-    return Layout("items" if (label := _label_of(table, wishes)) is None else "labels", "image",
+    return Layout("items" if (label := _label_of(whole, wishes)) is None else "labels", "image",
                   tuple(usual or wanted)[:1], label)  # fmt: skip
 
 
 def _label_of(table: Table, wishes: Wishes) -> str | None:
     from tercet.data.columns import find_label
 
-    if wishes.form not in (None, "labels", "items"):
-        raise InputError(f"--form is {wishes.form!r}; images in the table itself are read with labels, or as items.")
     if wishes.label is not None:
         table.column(wishes.label, "--label")
     return find_label(table, wishes)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tercet.data.cells import Item
+from tercet.data.cells import Item, Name, is_picture, unwrapped
 from tercet.data.columns import Layout
 from tercet.data.lazy import BLOCK, LazyItems, Rows
-from tercet.data.records import Records, hash_of, shorten
+from tercet.data.records import Records, content_of, hash_of, shorten
 from tercet.data.rows import JsonRows
 from tercet.data.sides import SIDES, SidedItems
 from tercet.data.tablefiles import Table, as_text, empty_cell
@@ -26,7 +26,7 @@ class _Cells:
     Args:
         rows: where they are.
         names: of the columns.
-        kinds: of their items: "text", or "image" for paths.
+        kinds: of their items: "text", or "image" for paths and for images themselves.
         folders: where paths start, in the order in which files are looked for.
     """
 
@@ -58,25 +58,34 @@ class _Cells:
             raise empty_cell(f"{self.rows.source}, {self.rows.place(row)}", self.names[side])
         return found
 
-    def item(self, value: Any, number: int) -> str:
-        """The item of a cell: its text, or the file that it means."""
-        text = self.text(value, number)
-        return find_files([text], self.folders)[0][0] if self._is_image(number) else text
+    def item(self, value: Any, number: int) -> Any:
+        """The item of a cell: its text, the file that it means, or the image that it holds."""
+        return self._found(value, number)[0]
+
+    def _found(self, value: Any, number: int) -> tuple[Any, bool]:
+        """The item of a cell, and whether it is there."""
+        if not self._is_image(number):
+            return self.text(value, number), True
+        held = unwrapped(value)
+        if is_picture(held):
+            return held, True
+        (path,), missing = find_files([self.text(held, number)], self.folders)
+        return path, not missing
 
     def name(self, value: Any, number: int) -> str:
-        """What the item is called: a file by its path as it is written, a text by its start."""
-        text = self.text(value, number)
+        """What the item is called: a file by its path as it is written, a text by its start, an image by its row."""
+        if is_picture(value):
+            return Name(self.rows.place)(value, number // len(self.names))
+        text = self.text(unwrapped(value), number)
         return text if self._is_image(number) else shorten(text)
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of cells of one kind: where each item is first, which item each cell holds, and which are missing files."""
-        texts, hashes, missing = LazyItems(self, "", self.text), np.empty(len(self), dtype=np.int64), list[int]()
-        for start in range(0, len(self), BLOCK):
-            values = texts[start : start + BLOCK]
-            if self._is_image(0):
-                values, gone = find_files(values, self.folders)
-                missing += [start + place for place in gone]
-            hashes[start : start + len(values)] = [hash_of(value.encode()) for value in values]
+        hashes, missing = np.empty(len(self), dtype=np.int64), list[int]()
+        for number, (item, is_there) in enumerate(LazyItems(self, "", self._found)):
+            hashes[number] = hash_of(item.encode() if isinstance(item, str) else content_of("image", item))
+            if not is_there:
+                missing.append(number)
         first, codes = _in_order(hashes)
         return first, codes, np.unique(codes[missing])
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-BLOCK = 4096
-"""Values that are read at a time where all are wanted in turn."""
+BLOCK = 1024
+"""Values that are read at a time where all are wanted in turn; of images that is some hundred megabytes."""
 
 
 class ByPosition(Protocol):

@@ -148,7 +148,7 @@ class Records:
     def fingerprints(self) -> np.ndarray:
         """int64 hashes of the items' content, of shape (N,): equal content, equal hash, whatever the name."""
         items = (self.items[i] for i in range(len(self))) if self.kind == "tensor" else self.items  # not iterable
-        return np.fromiter((hash_of(_content(self.kind, item)) for item in items), dtype=np.int64, count=len(self))
+        return np.fromiter((hash_of(content_of(self.kind, item)) for item in items), dtype=np.int64, count=len(self))
 
     def label_names(self) -> list[str] | list[list[str]] | None:
         """The class of each item, in words; of a forgery that it is one; of several labels a list of all."""
@@ -256,9 +256,10 @@ def hash_of(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
-def _content(kind: str, item: Any) -> bytes:
+def content_of(kind: str, item: Any) -> bytes:
+    """What tells an item from others: of a file its bytes, of an array its type and shape too."""
     if isinstance(item, Sided):
-        return _content(item.kind, item.value)
+        return content_of(item.kind, item.value)
     if isinstance(item, str):
         return Path(item).read_bytes() if kind == "image" else item.encode()
     if isinstance(item, bytes):
