@@ -711,16 +711,20 @@ def test_pairs_and_triplets_equal_those_that_are_read_at_once(tmp_path, request,
 
 
 @pytest.mark.parametrize("form", ["pairs", "triplets"])
-def test_pairs_and_triplets_of_paths_leave_out_what_is_missing(tmp_path, request, form):
-    folder = write_images(tmp_path / "faces", range(3), samples=4)
+def test_pairs_and_triplets_of_paths_leave_out_what_is_missing(tmp_path, request, monkeypatch, form):
+    """A file that is written in two ways is one item, by the name that it has first; names of files are whole."""
+    folder = write_images(tmp_path / ("faces" * 15), range(3), samples=4)
     words = sorted(str(path.relative_to(tmp_path)) for path in folder.rglob("*.png"))[:11]
     (tmp_path / words[3]).unlink()
+    words[5] = f"./{words[4]}"
     path = write(tmp_path / "data.jsonl", tuples_of(form, [*words, words[0]]))
     whole = read(path)
     assert {one.reason for one in whole.skipped} >= {"no such file"}
     assert (tmp_path / words[3]) not in map(tmp_path.__truediv__, whole.names)
     assert all((tmp_path / name).is_file() for name in whole.names)
     request.getfixturevalue("streamed")
+    assert_equal_tuples(read(path), whole)
+    monkeypatch.setattr(large_tuples, "BLOCK", 5)
     assert_equal_tuples(read(path), whole)
 
 
@@ -918,6 +922,16 @@ def test_scores_that_are_true_or_false(tmp_path, request):
     ("form", "odd", "message"),
     [
         ("marked-pairs", {"label": [1] * 23 + [[1]]}, r"line 24, column 'label': '\[1\]' does not say whether"),
+        (
+            "scored-pairs",
+            {"score": [0.5] * 20 + [True] * 3 + [None]},
+            r"line 24, column 'score': the score is missing or not",
+        ),
+        (
+            "marked-pairs",
+            {"label": [True, "0", 1, 0.0] * 5 + [True, "1", 0, 2]},
+            r"line 24, column 'label': '2' does not",
+        ),
         ("scored-pairs", {"score": [0.5] * 23 + ["x"]}, r"line 24, column 'score': the score is missing or not finite"),
         ("marked-pairs", {"label": [1] * 23 + [{}]}, r"line 24: 'label' holds a dict; allowed are text and numbers"),
         ("pairs", {"right": ["a"] * 23 + [["b"]]}, r"line 24: 'right' holds a list; allowed are text and numbers"),
@@ -1095,3 +1109,9 @@ def test_what_a_run_does_with_a_folder_of_shards_of_pairs(tmp_path, monkeypatch)
     assert read_groups(shards, "query", read(shards)) == groups == columns["query"]
     with pytest.raises(DataError, match=r"no column 'camera' \(--group\); its columns are query, document"):
         read_groups(shards, "camera", read(shards))
+
+
+def test_cells_of_billions_of_rows_have_numbers_of_their_own():
+    source = SimpleNamespace(take=lambda positions, column: [f"{column} {row}" for row in positions])
+    cells = large_tuples._Cells(source, ("left", "right"))
+    assert cells.take([0, 2**33, 2**33 + 1], "") == ["left 0", f"left {2**32}", f"right {2**32}"]
