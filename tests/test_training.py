@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -162,6 +163,39 @@ def test_resume_on_other_data_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be resumed: its training data has changed since"):
         tercet.train(str(folder), out=tmp_path / "run", resume=True, progress=False)
     assert digest(tmp_path / "run") == before
+
+
+def test_resume_on_the_same_items_in_another_order_or_with_other_labels_or_pairs_is_refused(tmp_path):
+    texts = [text_of(row % 7, row) for row in range(42)]
+    given = {
+        "labels": [f"{text},{row % 7}" for row, text in enumerate(texts)],
+        "triplets": [f"{texts[row]},{texts[row + 7]},{texts[row + 3]}" for row in range(30)],
+        "pairs": [f"{texts[row]},{texts[row + 7]},{row % 2}" for row in range(30)],
+    }
+    other = {
+        "labels": [f"{text},{(row + row // 20) % 7}" for row, text in enumerate(texts)],
+        "triplets": [f"{texts[row]},{texts[row + 3]},{texts[row + 7]}" for row in range(30)],
+        "pairs": [f"{texts[row]},{texts[row + 7]},{(row + row // 20) % 2}" for row in range(30)],
+    }
+    headers = {"labels": "text,label", "triplets": "anchor,positive,negative", "pairs": "left,right,similar"}
+    for form, rows in given.items():
+        path, out = tmp_path / f"{form}.csv", tmp_path / form
+        settings = {"steps": 2, "evaluate_every": 1, "progress": False, "holdout_by": "row"}
+
+        def write_rows(rows, path=path, header=headers[form]):
+            path.write_text("\n".join([header, *rows, ""]))
+
+        write_rows(rows)
+        with warnings.catch_warnings(action="ignore", category=TercetWarning):
+            tercet.train(path, out=out, **settings)
+            before = digest(out)
+            for changed in (other[form], [*rows[1:], rows[0]]):
+                write_rows(changed)
+                with pytest.raises(ConfigError, match="has changed since, or its order or its labels have"):
+                    tercet.train(path, out=out, resume=True, **settings)
+            write_rows(rows)
+            tercet.train(path, out=out, resume=True, **settings)
+        assert digest(out) == before
 
 
 def test_settings_of_the_wrong_type_are_refused_before_anything_is_done(images, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import platform
 from pathlib import Path
 from typing import Any, cast
@@ -44,7 +43,7 @@ from tercet.training.config import (
 )
 from tercet.training.folder import files
 from tercet.training.folder.copies import COPIES_FILE, write_copies
-from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, read_fingerprints, write_fingerprints
+from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, hash_of_all, is_same_data, write_fingerprints
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import kinds_of, read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
@@ -121,13 +120,14 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     look(held.loader, reporter, "validation")
     known = train.records.fingerprints()
     of_held = held.records.fingerprints()
-    check_same(config, _hash_of(known, of_held), ranks)
+    whole = hash_of_all(train.records, known)
+    check_same(config, (whole + hash_of_all(held.records, of_held)).hex(), ranks)
     warn_of_duplicates(known, held.records, of_held, "validation", reporter)
     if train.records.form == "items":
         warn_of_copies(known, reporter)
     check_views(config, model, train)
     if resuming and first:
-        _check_same_data(known, folder)
+        _check_same_data(whole, folder)
         restore_state(loss, folder / START_FILE)
     spread_state(loss, ranks)
     check_domain(make_distance(config.loss, state_of(loss)), model, train)
@@ -136,7 +136,7 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     before = weights_hash(folder) if first and (folder / "model.safetensors").exists() else None
     if first:
         keep_scores(config, train, folder, resuming, reporter)
-        _write_identity(config, model, loss, train.records, known, folder)
+        _write_identity(config, model, loss, train.records, known, whole, folder)
     if held.records.form == "items":
         held = HeldViews.of(held, config)
 
@@ -168,14 +168,6 @@ def _conclude(
     assessment = _calibrated_assessment(vectors, held, config, folder, reporter)
     write_assessment(folder, "validation", assessment, held.records, duplicates=0)
     files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter, ranks))
-
-
-def _hash_of(*fingerprints: np.ndarray) -> str:
-    """Of what was read, in its order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for one in fingerprints:
-        digest.update(f"{one.shape} ".encode() + np.ascontiguousarray(one).tobytes())
-    return digest.hexdigest()
 
 
 def _check_towers(config: Config, ranks: Ranks) -> None:
@@ -248,11 +240,12 @@ def _named(config: Config) -> str:
     return config.custom_loss or f"made of options, {config.loss.loss!r}"
 
 
-def _check_same_data(known: np.ndarray, folder: Path) -> None:
-    """Resuming on other data would train on what was held out before."""
-    if (folder / FINGERPRINTS_FILE).exists() and not np.array_equal(read_fingerprints(folder), np.sort(known)):
+def _check_same_data(whole: bytes, folder: Path) -> None:
+    """Resuming on other data would train on what was held out before, or on other triplets."""
+    if (folder / FINGERPRINTS_FILE).exists() and not is_same_data(folder, whole):
         raise ConfigError(
-            f"{folder} cannot be resumed: its training data has changed since. Bring the data back, or start a new run."
+            f"{folder} cannot be resumed: its training data has changed since, or its order or its labels have. Bring "
+            "the data back as it was, or start a new run."
         )
 
 
@@ -410,14 +403,20 @@ def _calibrated_assessment(
 
 
 def _write_identity(
-    config: Config, model: Model, loss: Loss, records: Records, known: np.ndarray, folder: Path
+    config: Config,
+    model: Model,
+    loss: Loss,
+    records: Records,
+    known: np.ndarray,
+    whole: bytes,
+    folder: Path,
 ) -> None:
     """Write what the run is, before the first step: it can be resumed from here on."""
     model.save_assets(folder / "encoder")
     save_state(loss, folder / START_FILE)
     if config.training.init is not None:
         files.write_tensors(folder / START_WEIGHTS, model.encoder.state_dict())
-    write_fingerprints(folder, known)
+    write_fingerprints(folder, known, whole)
     files.write_json(folder / CLASSES_FILE, class_sizes(records))
     write_copies(folder, records, known)
     files.write_text(folder / "config.toml", config.to_toml())

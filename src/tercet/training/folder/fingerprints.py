@@ -1,20 +1,49 @@
-"""fingerprints.safetensors: hashes of the items that a run was trained on, by which others find them again."""
+"""fingerprints.safetensors: hashes of the items that a run was trained on, by which others find them again.
+
+And one hash of all that it was trained on, by which the run finds out that its data is what it was.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tercet.data.records import Records
 from tercet.training.folder import files
 
 FINGERPRINTS_FILE = "fingerprints.safetensors"
 
 
-def write_fingerprints(folder: Path, known: np.ndarray) -> None:
-    """Write the hashes of `Records.fingerprints`, in order of their value: they tell nothing of the data's order."""
-    files.write_tensors(folder / FINGERPRINTS_FILE, {"train": torch.from_numpy(np.sort(known))})
+def write_fingerprints(folder: Path, known: np.ndarray, whole: bytes = b"") -> None:
+    """Write the hashes of `Records.fingerprints`, in order of their value: they tell nothing of the data's order.
+
+    Args:
+        folder: of the run.
+        known: the hashes.
+        whole: of `hash_of_all`, for a run that can be resumed.
+    """
+    tensors = {"train": torch.from_numpy(np.sort(known))}
+    files.write_tensors(folder / FINGERPRINTS_FILE, tensors | ({"whole": _as_tensor(whole)} if whole else {}))
+
+
+def hash_of_all(records: Records, known: np.ndarray) -> bytes:
+    """A hash of 128 bits of the items, by their hashes, in their order, and of what is known of them: labels, pairs."""
+    digest = hashlib.blake2b("\0".join(records.classes).encode(), digest_size=16)
+    for told in (known, records.labels, records.sets, records.tuples, records.similar, records.scores, records.forged):
+        digest.update(b"none" if told is None else f"{told.shape} ".encode() + np.ascontiguousarray(told).tobytes())
+    return digest.digest()
+
+
+def is_same_data(folder: Path, whole: bytes) -> bool:
+    """Whether a run was trained on the data of this hash."""
+    return torch.equal(files.read_tensors(folder / FINGERPRINTS_FILE).get("whole", _as_tensor(b"")), _as_tensor(whole))
+
+
+def _as_tensor(content: bytes) -> torch.Tensor:
+    return torch.tensor(list(content), dtype=torch.uint8)
 
 
 def read_fingerprints(folder: Path) -> np.ndarray:
