@@ -1,5 +1,6 @@
 """Training: it learns, repeats itself to the byte, and goes on as if it had never been stopped."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,9 +19,11 @@ from torch import nn
 import tercet
 from conftest import QUICK, QUICK_FLAGS, Scaled, digest, killed_at, text_of, write_images
 from tercet.data.options import Augmentation
+from tercet.data.readers import read
 from tercet.encoders.options import ImageOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
 from tercet.training.folder.checkpoint import Progress
+from tercet.training.folder.fingerprints import hash_of_all
 from tercet.training.folder.history import read_history
 from tercet.training.loop import Training, _keep_best
 
@@ -196,6 +199,30 @@ def test_resume_on_the_same_items_in_another_order_or_with_other_labels_or_pairs
             write_rows(rows)
             tercet.train(path, out=out, resume=True, **settings)
         assert digest(out) == before
+
+
+def test_all_that_is_known_of_the_data_counts_for_whether_it_is_the_same():
+    known = np.arange(6)
+    labelled = read((["a", "b", "c", "d", "e", "f"], ["x", "y", "x", "y", "x", "y"]))
+    paired = dataclasses.replace(labelled, labels=None, classes=(), tuples=known.reshape(3, 2))
+    marked = dataclasses.replace(paired, similar=np.array([True, False, True]))
+    different = [
+        hash_of_all(records, hashes)
+        for records, hashes in [
+            (labelled, known), (labelled, known[::-1]),
+            (dataclasses.replace(labelled, labels=1 - labelled.labels), known),
+            (dataclasses.replace(labelled, classes=("x", "z")), known),
+            (dataclasses.replace(labelled, forged=known == 2), known), (paired, known),
+            (dataclasses.replace(paired, tuples=known.reshape(2, 3)), known),
+            (dataclasses.replace(paired, tuples=known[::-1].reshape(3, 2)), known), (marked, known),
+            (dataclasses.replace(marked, similar=~marked.similar), known),
+            (dataclasses.replace(paired, scores=np.array([0.1, 0.2, 0.3])), known),
+            (dataclasses.replace(paired, sets=known[:, None] % 2, tuples=None), known),
+            (dataclasses.replace(paired, sets=known[:, None] % 3, tuples=None), known),
+        ]
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert hash_of_all(labelled, known) == different[0]
 
 
 def test_settings_of_the_wrong_type_are_refused_before_anything_is_done(images, tmp_path):
