@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tercet
 from conftest import QUICK_FLAGS, write_images, write_numbers, write_texts
+from tercet.errors import ConfigError
 
 
 @pytest.fixture
@@ -220,11 +222,58 @@ def test_a_closed_output_is_no_fault():
         (("--margin", "-1"), "margin is -1.0; allowed is a finite number of at least 0."),
         (("--penalty", "lifted", "--mining", "hard"), "penalty 'lifted' goes with mining 'all'"),
         (("--loss", "supcon", "--margin", "0.3"), "margin is 0.3, but it belongs to loss='triplet' or 'contrastive'"),
+        (
+            ("--learning-rate", "0", "--steps", "3", "--epochs", "2"),
+            "learning_rate is 0.0, it must be above 0 and below 1e+37; steps is 3 and epochs is 2; give one of them.",
+        ),
+        (("--label-level", "0"), "label_level is 0, it must be 1 or more."),
+        (
+            ("--batch-size", "-8", "--samples-per-class", "5"),
+            "batch_size is -8, it must be 2 or more, and of labelled data 10 or more: 2 classes of samples_per_class "
+            "each.",
+        ),
+        (("--batch-size", "64", "--classes-per-batch", "3"), "batch_size is 64 and classes_per_batch is 3, where 16"),
+        (("--momentum", "0.9"), "momentum does nothing without memory; give memory too."),
+        (("--mine.seed", "1"), "rules of mine are given, and nothing is mined without mine_every"),
+        (("--corruption", "0.3"), "corruption does nothing without views; give views too, such as 2."),
+        (("--curriculum.levels", "5"), "curriculum.levels: nothing is paced without curriculum.pacing; give it too."),
+        (("--mining-schedule", "hard"), "mining_schedule is 'hard': 'hard' is not a mining and a number"),
+        (("--matryoshka", "0"), "matryoshka is (0,), it must be lengths of 1 or more, each once."),
+        (("--validation", "x.csv", "--holdout", "0.3"), "holdout is 0.3 and validation is given"),
+        (("--device", "meta"), "device is 'meta', which cannot be used here ("),
+        (("--device", "hpu"), "device is 'hpu', which cannot be used here ("),
+        (("--validation", "nowhere.csv"), "nowhere.csv does not exist."),
+        (("--init", "nowhere"), "init names nowhere, and there is no run: it holds no config.toml."),
+        (("--init", ""), "init names an empty path, and there is no run: it holds no config.toml."),
+        (
+            ("--curriculum.pacing", "log", "--curriculum.scoring", "learned", "--curriculum.reference", "nowhere"),
+            "curriculum.reference names nowhere, and there is no run: it holds no config.toml.",
+        ),
+        (("--text.weights", "nowhere"), "nowhere is not a folder. Weights are a local folder with config.json and"),
+        (("--image.weights", ""), "an empty path is not a folder. Weights are a local folder with config.json and"),
+        (("--config", ""), ". cannot be read: Is a directory."),
     ],
 )
 def test_settings_that_no_data_goes_with_are_refused_before_any_is_read(command, tmp_path, flags, message):
     done = command("train", tmp_path / "missing.jsonl", "--out", tmp_path / "run", *flags)
     assert (done.code, done.err.startswith(f"error: {message}")) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_says_nothing_yet_is_not_looked_for_before_reading(command, tmp_path):
+    for flags in (
+        ("--curriculum.pacing", "log", "--curriculum.order", "random"),
+        ("--curriculum.pacing", "log", "--curriculum.scoring", "column", "--curriculum.column", "age"),
+        ("--image.weights", "timm:resnet18@nowhere.safetensors"),
+    ):
+        done = command("train", tmp_path / "missing.csv", "--out", tmp_path / "run", *flags)
+        assert done.err.startswith(f"error: {tmp_path / 'missing.csv'} does not exist."), flags
+
+
+def test_a_share_is_not_held_out_beside_validation_data_of_python(tmp_path):
+    rows = (np.zeros((8, 2)), ["a", "b"] * 4)
+    with pytest.raises(ConfigError, match=r"holdout is 0\.3 and validation is given, so nothing is held out"):
+        tercet.train(rows, validation=rows, holdout=0.3, out=tmp_path / "run", progress=False)
 
 
 def test_a_loss_left_open_may_be_that_of_marked_pairs(command, tmp_path):

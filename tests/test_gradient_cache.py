@@ -644,7 +644,8 @@ def test_the_batch_follows_from_its_size():
         ({"batch_size": 48, "rows_per_batch": 10}, "batch_size is 48 and rows_per_batch is 10, where 48 follows from "
          "it; give one of them."),
         ({"chunk": 0}, "chunk is 0, it must be 1 or more."),
-        ({"batch_size": -8}, "batch_size is -8, it must be 2 or more."),
+        ({"batch_size": -8}, "batch_size is -8, it must be 2 or more, and of labelled data 8 or more: 2 classes of "
+         "samples_per_class each."),
         ({"precision": "float16"}, "precision is 'float16'; it must be 'float32' or 'bfloat16'. Did you mean "
          "'bfloat16'?"),
     ],

@@ -190,6 +190,18 @@ def test_every_rule_is_its_definition(name, distance):
     assert len(mined) > 20, "a comparison of nothing"
 
 
+@pytest.mark.parametrize("positives", ["easy", "random", "hard"])
+def test_numbers_beyond_what_there_is_mean_all_and_cost_no_memory(positives):
+    vectors, labels = world(61, 7)
+    counts = ("positives_per_anchor", "negatives_per_anchor", "rank_to", "per_class", "per_negative")
+    all_of_them, more = (
+        MiningOptions(positives=positives, **dict.fromkeys(counts, number)) for number in (4000, 10**30)
+    )
+    expected = listed(mine_triplets(vectors, labels, all_of_them))
+    assert len(expected) > 1000
+    assert listed(mine_triplets(vectors, labels, more)) == expected
+
+
 @pytest.mark.parametrize("name", ["easy", "hard", "random", "hubs", "duplicates", "suspicious"])
 def test_groups_copies_and_ties(name):
     """Rows on a coarse grid tie; some are copies, of one label or of two; groups cut through the classes."""

@@ -102,7 +102,7 @@ def _defaults(words: Sequence[str]) -> Benchmark | None:
     out, named = value_of(words, "--out"), value_of(words, "--config")
     if "--resume" in words and out and (Path(out) / "settings.toml").exists():
         return _of_settings(Path(out))
-    if not named:
+    if named is None:
         return None
     config = read_partial_config(Path(named))
     if config.loss != LossOptions():

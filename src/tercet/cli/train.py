@@ -126,7 +126,7 @@ def _of_file(words: Sequence[str]) -> Train | None:
     out, named = value_of(words, "--out"), value_of(words, "--config")
     if "--resume" in words and out and (Path(out) / "config.toml").exists():
         return from_config(read_config(Path(out) / "config.toml"), out)
-    if named:
+    if named is not None:
         return from_config(read_partial_config(Path(named)), out)
     return None
 

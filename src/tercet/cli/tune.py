@@ -70,7 +70,7 @@ def _defaults(words: Sequence[str]) -> Tune | None:
     out, named = value_of(words, "--out"), value_of(words, "--config")
     if "--resume" in words and out and (Path(out) / "settings.toml").exists():
         return _of_settings(Path(out))
-    if named:
+    if named is not None:
         from tercet.training.config import read_partial_config
 
         return _tune(from_config(read_partial_config(Path(named)), out))

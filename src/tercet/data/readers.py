@@ -178,11 +178,16 @@ def _read_layout(layout: str, source: str, part: str, wishes: Wishes) -> Records
     return replace(records, labels=None, classes=()) if wishes.form == "items" and records.form == "labels" else records
 
 
-def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
-    if not source:
+def check_exists(source: str | Path) -> None:
+    """Raise where there is nothing at a path that data is to be read from."""
+    if not str(source):
         raise InputError("the data is an empty path; give a folder or a file, and . for the current folder.")
-    if not path.exists():
-        raise DataError(f"{source} does not exist.{_near(path)}")
+    if not Path(source).exists():
+        raise DataError(f"{source} does not exist.{_near(Path(source))}")
+
+
+def _read_path(path: Path, source: str, wishes: Wishes) -> Records:
+    check_exists(source)
     suffix = path.suffix.lower()
     if is_streamed(path):
         return read_large_table(path, source, wishes)

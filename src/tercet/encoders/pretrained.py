@@ -53,12 +53,17 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise InputError(f"{folder}: the tokenizer cannot be read: {_first_line(cause)}") from None
 
 
-def _check_folder(folder: str | Path) -> None:
-    if not Path(folder).is_dir():
+def check_weights(weights: str | Path) -> None:
+    """Raise InputError where there is no such folder."""
+    if not str(weights) or not Path(weights).is_dir():
         raise InputError(
-            f"{folder} is not a folder. Weights are a local folder with config.json and model.safetensors; "
-            f"nothing is fetched by name."
+            f"{str(weights) or 'an empty path'} is not a folder. Weights are a local folder with config.json and "
+            "model.safetensors; nothing is fetched by name."
         )
+
+
+def _check_folder(folder: str | Path) -> None:
+    check_weights(folder)
     if not (Path(folder) / "config.json").is_file():
         raise InputError(f"{folder} holds no config.json, so it is not the folder of a model.")
 

@@ -5,6 +5,8 @@ Shapes: N items, C members of a class, P positives of an anchor.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -21,12 +23,14 @@ def choose_positives(search: Search, items: Items, usable: np.ndarray, options: 
     """Up to P positives of each usable item: of its class, usable, not of its group, and no copy of it.
 
     easy and hard come nearest and farthest first, among equals the lowest index first; random ones in the order drawn.
-    Time O(sum of C² D) for easy and hard, memory O(NP + tile).
+    P is at most C - 1. Time O(sum of C² D) for easy and hard, memory O(NP + tile).
     """
-    width = options.positives_per_anchor
+    classes = _classes(items, usable)
+    width = min(options.positives_per_anchor, max((len(members) - 1 for members in classes), default=1))
+    options = dataclasses.replace(options, positives_per_anchor=width)
     indices = np.full((len(items), width), -1, dtype=np.int64)
     distances = np.full((len(items), width), np.inf, dtype=np.float32)
-    for members in _classes(items, usable):
+    for members in classes:
         for part in _parts(members):
             mates = items.are_apart(part[:, None], members[None, :])
             if options.positives == "random":

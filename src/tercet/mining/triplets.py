@@ -148,7 +148,8 @@ def mine_triplets(
     usable[[one.item for one in errors]] = False
     positives = choose_positives(search, items, usable, options)
     anchors = np.flatnonzero(positives.indices[:, 0] >= 0)
-    negatives = _ranked(search, items, first, usable, limit, anchors, options.rank_to)
+    last = max(1, min(options.rank_to, len(items) - 1))
+    negatives = _ranked(search, items, first, usable, limit, anchors, last)
     picked, n_without = _picked(search, items, anchors, positives, negatives, limit, options)
 
     row, place, rank = picked

@@ -400,6 +400,17 @@ def read_config(path: Path) -> Config:
     return config
 
 
+def named_run(option: str, path: str) -> Path:
+    """The folder of the run that an option names.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not path or not (Path(path) / "config.toml").exists():
+        raise RunError(f"{option} names {path or 'an empty path'}, and there is no run: it holds no config.toml.")
+    return Path(path)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, with errors that name it."""
     try:
@@ -437,21 +448,16 @@ def config_from_mapping(mapping: dict[str, Any], where: str, partial: bool) -> C
     return from_mapping(Config, mapping, where, partial=partial, unions={"encoder": ENCODERS[kind]})
 
 
-def check_ranges(data: DataOptions, loss: LossOptions, batch: BatchOptions, training: TrainingOptions) -> None:
-    """Raise ConfigError where a value is out of range, whatever the data: asked before it is read."""
-    if faults := _out_of_range(data, loss, batch, training):
-        raise ConfigError("; ".join(faults) + ".")
-
-
 def _out_of_range(data: DataOptions, loss: LossOptions, batch: BatchOptions, training: TrainingOptions) -> list[str]:
     """Every value out of range, in words; found together so that the user mends them together."""
     rules: list[tuple[str, Any, bool, str]] = [
         ("holdout", data.holdout, 0 < data.holdout < 1, "between 0 and 1"),
+        ("label_level", data.label_level, data.label_level is None or data.label_level >= 1, "1 or more"),
         ("p", loss.p, loss.p is None or 1 <= loss.p < math.inf, "a finite number, 1 or more"),
         ("classes_per_batch", batch.classes_per_batch, batch.classes_per_batch >= 2, "2 or more"),
         ("samples_per_class", batch.samples_per_class, batch.samples_per_class >= 2, "2 or more"),
         ("rows_per_batch", batch.rows_per_batch, batch.rows_per_batch >= 2, "2 or more"),
-        ("batch_size", batch.batch_size, batch.batch_size is None or batch.batch_size >= 2, "2 or more"),
+        ("batch_size", batch.batch_size, batch.batch_size is None or batch.batch_size >= 2, _size_allowed(batch)),
         ("chunk", batch.chunk, batch.chunk is None or batch.chunk >= 1, "1 or more"),
         ("mine_every", batch.mine_every, batch.mine_every >= 0, "0 or more"),
         ("memory", batch.memory, batch.memory >= 0, "0 or more"),
@@ -487,6 +493,11 @@ def _out_of_range(data: DataOptions, loss: LossOptions, batch: BatchOptions, tra
     target = training.threshold_target
     rules.append(("threshold_target", target, is_target(target), ALLOWED))
     return [f"{name} is {given!r}, it must be {allowed}" for name, given, good, allowed in rules if not good]
+
+
+def _size_allowed(batch: BatchOptions) -> str:
+    least = 2 * max(batch.samples_per_class, 2)
+    return f"2 or more, and of labelled data {least} or more: 2 classes of samples_per_class each"
 
 
 def _faults(config: Config) -> list[str]:

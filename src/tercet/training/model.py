@@ -228,8 +228,8 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as cause:
+        torch.zeros(1, device=chosen).item()  # the device "meta" makes tensors, and none that holds anything
+    except (RuntimeError, AssertionError, ImportError) as cause:
         reason = str(cause).splitlines()[0]
         raise InputError(f"device is {device!r}, which cannot be used here ({reason}). Try auto or cpu.") from None
     return chosen

@@ -14,18 +14,20 @@ import tercet
 from tercet.collectives import ALONE, Ranks, local_device
 from tercet.data.augmentation import check_channels
 from tercet.data.options import Augmentation, without_idle_colours
+from tercet.data.readers import check_exists
 from tercet.data.records import Records
 from tercet.data.sides import SIDES
 from tercet.data.wishes import LABELLED
 from tercet.encoders.adapters import remove_adapters
-from tercet.encoders.options import TowersOptions
+from tercet.encoders.options import ImageOptions, TowersOptions
+from tercet.encoders.pretrained import check_weights
 from tercet.errors import ConfigError, InputError, RunError, TercetError
 from tercet.losses.base import BatchLoss
 from tercet.training.assessment.assessment import Asked, Assessment, assess, class_sizes, pairs_of
 from tercet.training.assessment.calibration import calibrated_or_warned, drop_calibration, write_calibration
 from tercet.training.assessment.dimensions import with_dimensions
 from tercet.training.assessment.selection import SELECTIONS
-from tercet.training.batches.curriculum import SCORES_FILE, keep_scores
+from tercet.training.batches.curriculum import SCORES_FILE, check_reference, keep_scores
 from tercet.training.batches.loading import gains_by_workers
 from tercet.training.batches.prompts import prompted
 from tercet.training.batches.texts import look, tokenised
@@ -36,8 +38,8 @@ from tercet.training.config import (
     FREE,
     Config,
     EncoderOptions,
-    check_ranges,
     field_names,
+    named_run,
     read_config,
     sized,
 )
@@ -47,7 +49,7 @@ from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, hash_of_all, 
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import kinds_of, read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
-from tercet.training.model import START_WEIGHTS, Model, Readable, read_all, weights_hash
+from tercet.training.model import START_WEIGHTS, Model, Readable, choose_device, read_all, weights_hash
 from tercet.training.objective.loss import (
     LOSS_FILE,
     Loss,
@@ -95,13 +97,13 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     if first and not resuming:
         _check_free(folder, resume)
     resuming = told(resuming, ranks)
-    _check_before_reading(request)
+    home = folder if resuming and (folder / START_WEIGHTS).exists() else None
+    _check_before_reading(request, resuming, home, ranks)
     train_records, held_records = read_data(request, reporter)
     if ranks.size > 1 and train_records.kind == SIDES:
         raise InputError(
             f"two towers are trained by one process, and there are {ranks.size}; start it without torchrun."
         )
-    home = folder if resuming and (folder / START_WEIGHTS).exists() else None
     model = _make_model(request, train_records, local_device(request.training.device, ranks), home)
     train_records, held_records = (prompted(one, model.options) for one in (train_records, held_records))
     loss = _make_loss(request, train_records.form)
@@ -281,9 +283,7 @@ def _make_model(request: Request, records: Records, device: str, home: Path | No
     if home is not None:
         kept = read_config(home / "config.toml").encoder
         return Model.load(kept, home, device, request.module, START_WEIGHTS)
-    folder = Path(training.init)
-    if not (folder / "config.toml").exists():
-        raise RunError(f"init names {folder}, and there is no run: it holds no config.toml.")
+    folder = named_run("init", training.init)
     before = read_config(folder / "config.toml")
     if before.data.kind != _kind_of(records) or _shape_of(before.encoder) != _shape_of(options):
         raise InputError(
@@ -333,8 +333,30 @@ def _make_loss(request: Request, form: str) -> Loss:
     return make_loss(completed(options, form, request.training.seed))
 
 
-def _check_before_reading(request: Request) -> None:
-    """Raise for settings that no data goes with: there may be much of it."""
+def _check_before_reading(request: Request, resuming: bool, home: Path | None, ranks: Ranks) -> None:
+    """Raise for settings that no data goes with, and for what they name and is not there: data may be much."""
+    _check_settings(request)
+    choose_device(local_device(request.training.device, ranks))
+    if request.data.validation is not None:
+        check_exists(request.data.validation)
+    if request.training.init is None:
+        _check_weights(request)
+    elif home is None:
+        named_run("init", request.training.init)
+    if ranks.is_first and not resuming:
+        check_reference(request.curriculum)
+
+
+def _check_weights(request: Request) -> None:
+    for options in request.encoders.values():
+        for tower in getattr(options, "towers", (options,)):
+            weights = getattr(tower, "weights", None)
+            if weights is not None and not weights.startswith("timm:"):
+                check_weights(weights)
+
+
+def _check_settings(request: Request) -> None:
+    """Raise where the settings are wrong by themselves, or contradict each other."""
     try:
         _make_loss(request, "labels")
     except TercetError as fault:
@@ -342,7 +364,14 @@ def _check_before_reading(request: Request) -> None:
             _make_loss(request, "marked-pairs")  # of which a loss left open is another
         except TercetError:
             raise fault from None
-    check_ranges(request.data, request.loss, request.batch, request.training)
+    data = request.data
+    if request.validation is not None:
+        data = dataclasses.replace(data, validation="an object")
+    Config(
+        source="", data=data, encoder=ImageOptions(), loss=request.loss, batch=request.batch,
+        augmentation=request.augmentation, training=request.training, mine=request.mine, curriculum=request.curriculum,
+        custom_loss=None if request.custom_loss is None else described(request.custom_loss),
+    )  # fmt: skip
 
 
 def _complete(request: Request, loss: Loss, model: Model, records: Records, held_form: str) -> Config:

@@ -26,7 +26,7 @@ from tercet.errors import ConfigError, DataError, InputError, RunError
 from tercet.losses.base import BatchLoss
 from tercet.neighbors import nearest
 from tercet.training.batches.pacing import CurriculumOptions, stages
-from tercet.training.config import Config, read_config
+from tercet.training.config import Config, named_run, read_config
 from tercet.training.folder import files
 from tercet.training.model import Model, Readable, read_all
 from tercet.training.objective.loss import LOSS_FILE, make_distance, make_loss
@@ -226,9 +226,12 @@ def _by_content(known: np.ndarray, scores: np.ndarray, records: Records, where: 
     return np.array([largest[content] for content in wanted])
 
 
+def check_reference(options: CurriculumOptions) -> None:
+    """Raise RunError where a run is to score and is not there."""
+    if options.pacing is not None and options.order != "random" and options.scoring != "column":
+        _reference(options)
+
+
 def _reference(options: CurriculumOptions) -> Path:
     assert options.reference is not None
-    folder = Path(options.reference)
-    if not (folder / "config.toml").exists():
-        raise RunError(f"curriculum.reference names {folder}, and there is no run: it holds no config.toml.")
-    return folder
+    return named_run("curriculum.reference", options.reference)
