@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ def faults() -> int:
 
     Not counted are some times before it: at first small blocks may come to lie between the large ones.
     """
-    for turn in range(10):
-        if turn == 6:
+    for turn in range(16):
+        if turn == 12:
             before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
         torch.empty(SIZE, dtype=torch.uint8).numpy()[:] = 1
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
@@ -44,6 +45,59 @@ def test_a_freed_block_is_used_again() -> None:
     outside = faults()
     with freed_memory_kept():
         assert faults() < outside / 10
+
+
+def test_within_another_and_in_a_second_thread_it_goes_on_until_the_last_ends() -> None:
+    outside = faults()
+    with freed_memory_kept():
+        with freed_memory_kept():
+            pass
+        assert faults() < outside / 10
+        thread = threading.Thread(target=lambda: list(map(enter_and_leave, range(3))))
+        thread.start()
+        thread.join()
+        assert faults() < outside / 10
+    assert faults() > outside / 2
+
+
+def enter_and_leave(_: int) -> None:
+    with freed_memory_kept():
+        pass
+
+
+class Recorded:
+    """What is asked of a C library that sets no threshold above 32 MB, as glibc 2.34 and older."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def mallopt(self, name: int, value: int) -> int:
+        self.asked.append((name, value))
+        return int(name != -3 or value <= 2**25)
+
+    def malloc_trim(self, pad: int) -> None:
+        self.asked.append((pad,))
+
+
+def test_an_older_library_keeps_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Recorded()
+    monkeypatch.setattr(allocator, "_glibc", lambda: library)
+    monkeypatch.setattr(allocator, "free_bytes", lambda device: 2**40)
+    with freed_memory_kept():
+        assert library.asked == [(-3, 2**30), (-3, 2**25), (-1, -1)]
+        library.asked.clear()
+    assert library.asked == [(-3, 2**25), (-1, 2**26), (0,)]
+
+
+@pytest.mark.parametrize(("free", "largest"), [(2**40, 2**30), (2**33, 2**29), (0, 2**25)])
+def test_where_memory_is_scarce_smaller_blocks_are_kept(
+    monkeypatch: pytest.MonkeyPatch, free: int, largest: int
+) -> None:
+    library = Recorded()
+    monkeypatch.setattr(allocator, "_glibc", lambda: library)
+    monkeypatch.setattr(allocator, "free_bytes", lambda device: free)
+    with freed_memory_kept():
+        assert library.asked[0] == (-3, largest)
 
 
 def test_it_is_given_back_afterwards_even_after_an_error() -> None:
