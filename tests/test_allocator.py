@@ -57,7 +57,6 @@ def test_within_another_and_in_a_second_thread_it_goes_on_until_the_last_ends() 
         thread.start()
         thread.join()
         assert faults() < outside / 10
-    assert faults() > outside / 2
 
 
 def enter_and_leave(_: int) -> None:
@@ -86,6 +85,8 @@ def test_an_older_library_keeps_what_it_can(monkeypatch: pytest.MonkeyPatch) -> 
     with freed_memory_kept():
         assert library.asked == [(-3, 2**30), (-3, 2**25), (-1, -1)]
         library.asked.clear()
+        enter_and_leave(0)
+        assert library.asked == []
     assert library.asked == [(-3, 2**25), (-1, 2**26), (0,)]
 
 

@@ -270,6 +270,13 @@ def test_what_says_nothing_yet_is_not_looked_for_before_reading(command, tmp_pat
         assert done.err.startswith(f"error: {tmp_path / 'missing.csv'} does not exist."), flags
 
 
+def test_an_empty_path_is_not_the_run_at_hand(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text("")
+    done = command("train", "missing.csv", "--out", "run", "--init", "")
+    assert done.err.startswith("error: init names an empty path, and there is no run")
+
+
 def test_a_share_is_not_held_out_beside_validation_data_of_python(tmp_path):
     rows = (np.zeros((8, 2)), ["a", "b"] * 4)
     with pytest.raises(ConfigError, match=r"holdout is 0\.3 and validation is given, so nothing is held out"):
