@@ -351,7 +351,7 @@ def _check_weights(request: Request) -> None:
     for options in request.encoders.values():
         for tower in getattr(options, "towers", (options,)):
             weights = getattr(tower, "weights", None)
-            if weights is not None and not weights.startswith("timm:"):
+            if weights is not None and not str(weights).startswith("timm:"):
                 check_weights(weights)
 
 
