@@ -1113,5 +1113,5 @@ def test_what_a_run_does_with_a_folder_of_shards_of_pairs(tmp_path, monkeypatch)
 
 def test_cells_of_billions_of_rows_have_numbers_of_their_own():
     source = SimpleNamespace(take=lambda positions, column: [f"{column} {row}" for row in positions])
-    cells = large_tuples._Cells(source, ("left", "right"))
+    cells = large_tuples._Cells(source, ("left", "right"), ("text", "text"), ())
     assert cells.take([0, 2**33, 2**33 + 1], "") == ["left 0", f"left {2**32}", f"right {2**32}"]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tercet.data.cells import Item, Name, RowName, is_picture
-from tercet.data.columns import PATHS, Layout, find_layout, holds_tuples
+from tercet.data.columns import PATHS, Layout, find_label, find_layout, holds_tuples
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
 from tercet.data.labels import NO_LABELS, Labels
@@ -176,8 +176,6 @@ def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
 
 
 def _label_of(table: Table, wishes: Wishes) -> str | None:
-    from tercet.data.columns import find_label
-
     if wishes.label is not None:
         table.column(wishes.label, "--label")
     return find_label(table, wishes)
