@@ -47,6 +47,16 @@ def test_shards_hold_what_can_be_embedded(run, lines, tmp_path, command):
     ]  # fmt: skip
 
 
+def test_what_was_left_out_in_reading_is_listed_too(tmp_path, image_run, images, command):
+    paths = sorted(images.rglob("*.png"))[:3]
+    rows = [{"left": str(paths[row % 3]), "right": "gone.png" if row == 1 else str(paths[0])} for row in range(3)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = command("embed", image_run, tmp_path / "data.jsonl", "--out", tmp_path / "out", "--shard-rows", 10)
+    assert "1 left out, see" in done.out
+    skipped = (tmp_path / "out" / "skipped.csv").read_text()
+    assert skipped.splitlines() == ["name,reason", "gone.png,no such file"]
+
+
 def test_a_broken_embedding_goes_on_and_ends_in_the_same_bytes(run, lines, tmp_path, monkeypatch):
     whole = run.embed_to(lines, tmp_path / "whole", shard_rows=10, columns=("text",))
     assert whole.items == 51

@@ -56,9 +56,9 @@ def embed_to_shards(
         else:
             in_processes(work, shards, processes, reporter)
         ranks.wait()
-        skipped = (*records.skipped, *(conclude(shards) if ranks.is_first else ()))
+        skipped = conclude(shards, records.skipped) if ranks.is_first else records.skipped
     count = settings["items"] - len(skipped) + len(records.skipped)
-    return Embedding(out, count, settings["dimensions"], shards.count, skipped)
+    return Embedding(out, count, settings["dimensions"], shards.count, tuple(skipped))
 
 
 def index_of_shards(run: Path, folder: Path) -> Index:

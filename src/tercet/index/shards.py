@@ -154,15 +154,15 @@ def pace(done: int, total: int, seconds: float) -> str:
     return f"{rate:,.0f} items/s, {words} left"
 
 
-def conclude(shards: Shards) -> list[Skipped]:
-    """Write skipped.csv once all shards are there; what it holds.
+def conclude(shards: Shards, skipped: Sequence[Skipped] = ()) -> list[Skipped]:
+    """Write skipped.csv once all shards are there; what it holds: what was left out before, and what they left out.
 
     Raises:
         RunError: a shard is missing.
         DataError: nothing of the source could be read.
     """
     shards.check_complete()
-    found, rows = [], 0
+    found, rows = list(skipped), 0
     for number in range(shards.count):
         count, left_out = _told_of(shards.path(number))
         rows += count
