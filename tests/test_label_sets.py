@@ -1,6 +1,7 @@
 """Items with several labels: read, dealt, trained on, evaluated; each against plain loops over the labels as given."""
 
 import csv
+import dataclasses
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -263,6 +264,18 @@ def test_a_tuning_on_other_sets_is_another():
     assert one.classes == other.classes
     assert _contents(one, one) == _contents(one, one)
     assert len({_contents(one, one), _contents(one, other), _contents(other, one)}) == 3
+
+
+def test_a_tuning_on_the_same_large_table_is_the_same(tmp_path, monkeypatch):
+    """Its classes are read from a file, and no two reads give one object."""
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(large_tables, "STREAMED_FROM", 0)
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({"text": f"t{row}", "label": "xy"[row % 2]}) + "\n" for row in range(4)))
+    kept = [read(str(path)) for _ in range(2)]
+    assert _contents(kept[0], kept[0]) == _contents(kept[1], kept[1])
+    forged = dataclasses.replace(kept[0], forged=np.arange(4) == 1)
+    assert _contents(forged, kept[0]) != _contents(kept[0], kept[0])
 
 
 def test_labels_of_three_dimensions_are_refused():

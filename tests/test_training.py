@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tercet
-from conftest import QUICK, QUICK_FLAGS, Scaled, digest, killed_at, text_of, write_images
+from conftest import QUICK, QUICK_FLAGS, Scaled, digest, killed_at, text_of, write_images, write_texts
 from tercet.data.options import Augmentation
 from tercet.data.readers import read
 from tercet.encoders.options import ImageOptions
@@ -199,6 +199,21 @@ def test_resume_on_the_same_items_in_another_order_or_with_other_labels_or_pairs
             write_rows(rows)
             tercet.train(path, out=out, resume=True, **settings)
         assert digest(out) == before
+
+
+def test_resume_on_other_validation_data_is_refused(tmp_path):
+    """Of the figures of two sets the best would mean nothing."""
+    texts = {
+        "train": write_texts(tmp_path / "train.csv", range(6)),
+        "held": write_texts(tmp_path / "held.csv", range(6, 9)),
+    }
+    settings = {"validation": str(texts["held"]), "out": tmp_path / "run", "progress": False, **QUICK}
+    tercet.train(str(texts["train"]), **settings)
+    before = digest(tmp_path / "run")
+    write_texts(tmp_path / "held.csv", range(7, 10))
+    with pytest.raises(ConfigError, match="cannot be resumed: its validation data has changed since"):
+        tercet.train(str(texts["train"]), **settings, resume=True)
+    assert digest(tmp_path / "run") == before
 
 
 def test_all_that_is_known_of_the_data_counts_for_whether_it_is_the_same():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,7 @@ from tercet.training.config import (
 )
 from tercet.training.folder import files
 from tercet.training.folder.copies import COPIES_FILE, write_copies
-from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, hash_of_all, is_same_data, write_fingerprints
+from tercet.training.folder.fingerprints import FINGERPRINTS_FILE, changed_data, hash_of_all, write_fingerprints
 from tercet.training.folder.metrics import CLASSES_FILE, drop_evaluations, read_class_sizes, write_assessment
 from tercet.training.intake import kinds_of, read_data, warn_of_copies, warn_of_duplicates
 from tercet.training.loop import Outcome, Training
@@ -122,8 +123,8 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     look(held.loader, reporter, "validation")
     known = train.records.fingerprints()
     of_held = held.records.fingerprints()
-    whole = hash_of_all(train.records, known)
-    check_same(config, (whole + hash_of_all(held.records, of_held)).hex(), ranks)
+    whole = {"training": hash_of_all(train.records, known), "validation": hash_of_all(held.records, of_held)}
+    check_same(config, b"".join(whole.values()).hex(), ranks)
     warn_of_duplicates(known, held.records, of_held, "validation", reporter)
     if train.records.form == "items":
         warn_of_copies(known, reporter)
@@ -242,12 +243,13 @@ def _named(config: Config) -> str:
     return config.custom_loss or f"made of options, {config.loss.loss!r}"
 
 
-def _check_same_data(whole: bytes, folder: Path) -> None:
-    """Resuming on other data would train on what was held out before, or on other triplets."""
-    if (folder / FINGERPRINTS_FILE).exists() and not is_same_data(folder, whole):
+def _check_same_data(whole: Mapping[str, bytes], folder: Path) -> None:
+    """Resuming on other data would train on what was held out before, or compare figures on unlike data."""
+    changed = changed_data(folder, whole) if (folder / FINGERPRINTS_FILE).exists() else []
+    if changed:
         raise ConfigError(
-            f"{folder} cannot be resumed: its training data has changed since, or its order or its labels have. Bring "
-            "the data back as it was, or start a new run."
+            f"{folder} cannot be resumed: its {changed[0]} data has changed since, or its order or its labels have. "
+            "Bring the data back as it was, or start a new run."
         )
 
 
@@ -437,7 +439,7 @@ def _write_identity(
     loss: Loss,
     records: Records,
     known: np.ndarray,
-    whole: bytes,
+    whole: Mapping[str, bytes],
     folder: Path,
 ) -> None:
     """Write what the run is, before the first step: it can be resumed from here on."""

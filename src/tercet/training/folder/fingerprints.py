@@ -1,11 +1,13 @@
 """fingerprints.safetensors: hashes of the items that a run was trained on, by which others find them again.
 
-And one hash of all that it was trained on, by which the run finds out that its data is what it was.
+And one hash of all that it was trained on, and one of its validation data, by which a run that is resumed finds out
+that its data is what it was.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +19,16 @@ from tercet.training.folder import files
 FINGERPRINTS_FILE = "fingerprints.safetensors"
 
 
-def write_fingerprints(folder: Path, known: np.ndarray, whole: bytes = b"") -> None:
+def write_fingerprints(folder: Path, known: np.ndarray, whole: Mapping[str, bytes] | None = None) -> None:
     """Write the hashes of `Records.fingerprints`, in order of their value: they tell nothing of the data's order.
 
     Args:
         folder: of the run.
         known: the hashes.
-        whole: of `hash_of_all`, for a run that can be resumed.
+        whole: of `hash_of_all`, of training and of validation data, for a run that can be resumed.
     """
-    tensors = {"train": torch.from_numpy(np.sort(known))}
-    files.write_tensors(folder / FINGERPRINTS_FILE, tensors | ({"whole": _as_tensor(whole)} if whole else {}))
+    tensors = {name: torch.tensor(list(one), dtype=torch.uint8) for name, one in (whole or {}).items()}
+    files.write_tensors(folder / FINGERPRINTS_FILE, tensors | {"train": torch.from_numpy(np.sort(known))})
 
 
 def hash_of_all(records: Records, known: np.ndarray) -> bytes:
@@ -37,13 +39,10 @@ def hash_of_all(records: Records, known: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def is_same_data(folder: Path, whole: bytes) -> bool:
-    """Whether a run was trained on the data of this hash."""
-    return torch.equal(files.read_tensors(folder / FINGERPRINTS_FILE).get("whole", _as_tensor(b"")), _as_tensor(whole))
-
-
-def _as_tensor(content: bytes) -> torch.Tensor:
-    return torch.tensor(list(content), dtype=torch.uint8)
+def changed_data(folder: Path, whole: Mapping[str, bytes]) -> list[str]:
+    """The names of these hashes that are not those that the run was begun with."""
+    before = files.read_tensors(folder / FINGERPRINTS_FILE)
+    return [name for name, one in whole.items() if name not in before or bytes(before[name].tolist()) != one]
 
 
 def read_fingerprints(folder: Path) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from tercet.data.records import Records
 from tercet.errors import ConfigError, DataError, RunError
 from tercet.training.config import ENCODERS, read_toml
+from tercet.training.folder.fingerprints import hash_of_all
 from tercet.training.folder.toml import from_mapping, to_mapping
 from tercet.training.objective.loss import described
 from tercet.training.request import Request
@@ -97,18 +97,11 @@ def _groups() -> dict[str, type]:
 
 
 def _contents(train: Records, held: Records) -> str:
-    """A hash of what is trained on and of what is held out: contents, labels, triplets or pairs."""
-    digest = hashlib.blake2b(digest_size=16)
-    for records in (train, held):
-        try:
-            digest.update(records.fingerprints().tobytes())
-        except OSError as cause:
-            raise DataError(f"{cause.filename} cannot be read: {cause.strerror}. Remove it, or mend it.") from None
-        digest.update(repr((len(records), records.classes)).encode())
-        sets = () if records.sets is None else (records.sets,)
-        for column in (records.labels, records.tuples, records.similar, *sets):
-            digest.update(b"-" if column is None else column.tobytes())
-    return digest.hexdigest()
+    """A hash of what is trained on and of what is held out: items, and what is known of them."""
+    try:
+        return b"".join(hash_of_all(records, records.fingerprints()) for records in (train, held)).hex()
+    except OSError as cause:
+        raise DataError(f"{cause.filename} cannot be read: {cause.strerror}. Remove it, or mend it.") from None
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
