@@ -846,6 +846,102 @@ def test_triplets_of_images_in_the_table_itself(tmp_path):
         read(write(tmp_path / "held.parquet", images))
 
 
+def test_images_with_a_palette_are_told_apart_by_their_colours(datasets):
+    """Their pixels are but numbers of colours, equal in all of them."""
+    images = []
+    for shade in range(10):
+        images.append(Image.new("P", (8, 8)))
+        images[-1].putpalette([20 * shade, 0, 0] * 256)
+    given = datasets.Dataset.from_dict({"image": images, "caption": [f"shade {row}" for row in range(10)]})
+    records = read(given.cast_column("image", datasets.Image()))
+    assert records.tuples.tolist() == [[row, 10 + row] for row in range(10)]
+
+
+def test_images_of_several_columns_are_named_by_row_and_column(tmp_path):
+    paths = sorted(write_images(tmp_path / "faces", range(1), 3).rglob("*.png"))
+    image, other, third = ([path.read_bytes()] for path in paths)
+    path = write(tmp_path / "data.parquet", {"anchor": image, "positive": other, "negative": third})
+    assert list(read(path).names) == ["row 1, anchor", "row 1, positive", "row 1, negative"]
+    path = write(tmp_path / "sides.parquet", {"left": image, "right": other})
+    assert list(read(path, towers="separate").names) == ["row 1, left", "row 1, right"]
+
+
+@pytest.mark.parametrize("beside", [{"caption": ["one", "two", "three"]}, {"label": ["x", "y", "x"]}])
+def test_images_in_files_that_a_structure_names_are_read(tmp_path, beside):
+    """As `datasets` writes them where it does not put the bytes into the table, in all of the first rows."""
+    paths = sorted(write_images(tmp_path / "faces", range(1), 3).rglob("*.png"))
+    cells = [{"bytes": None, "path": str(path.relative_to(tmp_path))} for path in paths]
+    records = read(write(tmp_path / "data.parquet", {"image": cells, **beside}))
+    items = records.items.values[0] if "caption" in beside else records.items
+    assert list(items) == [str(path) for path in paths]
+    assert list(records.names)[:3] == [cell["path"] for cell in cells]
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "view"])
+def test_images_as_bytes_of_every_type(tmp_path, kind):
+    """Read as text, they would be trained on as the words of b'...'."""
+    contents = [path.read_bytes() for path in sorted(write_images(tmp_path / "faces", range(1), 3).rglob("*.png"))]
+    given = pa.array(contents).dictionary_encode() if kind == "dictionary" else pa.array(contents, pa.binary_view())
+    records = read(write(tmp_path / "data.parquet", {"image": given, "caption": ["one", "two", "three"]}))
+    assert records.items.kinds == ("image", "text")
+    assert list(records.items.values[0]) == contents
+
+
+@pytest.mark.parametrize(
+    ("cell", "named"), [(b"\x89PNG", "bytes"), ({"bytes": b"\x89PNG", "path": None}, "structures")]
+)
+def test_images_in_a_data_frame_are_no_texts(cell, named):
+    frame = pa.table({"image": [cell] * 4, "text": ["a", "b", "c", "d"], "label": ["x", "y"] * 2})
+    message = (
+        rf"the Table: 'image' holds {named}; allowed are text and numbers\. Images themselves are read from a Parq"
+    )
+    for given in (frame.select(["image", "label"]), frame.select(["image", "text"])):
+        with pytest.raises(DataError, match=message):
+            read(given)
+    assert list(read(frame).items) == ["a", "b", "c", "d"]
+
+
+def test_decoded_images_are_no_texts(datasets, tmp_path):
+    paths = [str(path) for path in sorted(write_images(tmp_path / "faces", range(1), 3).rglob("*.png"))]
+    given = datasets.Dataset.from_dict({"image": paths, "caption": ["one", "two", "three"]})
+    with pytest.raises(DataError, match=r"row 1: 'image' holds a PngImageFile; allowed are text and numbers\."):
+        read(given.cast_column("image", datasets.Image()), kind="text")
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch", "arrow", "pandas"])
+def test_datasets_of_every_format_are_read_alike(datasets, tmp_path, form):
+    paths = [str(path) for path in sorted(write_images(tmp_path / "faces", range(1), 3).rglob("*.png"))]
+    texts = ["one", "two", "three"]
+    pairs = datasets.Dataset.from_dict({"image": paths, "caption": texts}).cast_column("image", datasets.Image())
+    found, expected = read(pairs.with_format(form)), read(pairs)
+    assert (found.kind, found.items.kinds, list(found.names)) == ("sides", ("image", "text"), list(expected.names))
+    assert found.fingerprints().tolist() == expected.fingerprints().tolist()
+    named = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["x", "y"])})
+    labelled = datasets.Dataset.from_dict({"text": texts, "label": [0, 1, 0]}, features=named)
+    for given in (labelled, datasets.Dataset.from_dict({"text": texts, "label": [0, 1, 0]})):
+        records = read(given.with_format(form))
+        assert (records.label_names(), list(records.items)) == (read(given).label_names(), texts)
+
+
+def test_what_a_transform_of_a_dataset_makes_is_read(datasets):
+    given = datasets.Dataset.from_dict({"text": ["one", "two"], "label": ["x", "y"]})
+    changed = given.with_transform(lambda cells: {name: [f"{cell}!" for cell in own] for name, own in cells.items()})
+    assert list(read(changed).items) == ["one!", "two!"]
+
+
+def test_groups_of_pairs_of_which_images_are_missing(tmp_path):
+    """The rows that are left are told by the paths beside the images, not by their bytes."""
+    image = next(write_images(tmp_path / "faces", range(1), 1).rglob("*.png")).read_bytes()
+    cells = [{"bytes": image, "path": "a.png"}, {"bytes": None, "path": "gone.png"}, {"bytes": image, "path": None}]
+    columns = {"image": cells, "caption": ["one", "two", "three"], "camera": ["x", "y", "z"]}
+    path = write(tmp_path / "data.parquet", columns)
+    records = read(path)
+    assert [one.name for one in records.skipped] == ["gone.png"]
+    assert read_groups(path, "camera", records) == ["x", "z"]
+    cells = large_tables.load_columns(path, str(path), None).columns["image"]
+    assert cells.to_pylist() == ["a.png", "gone.png", None]
+
+
 def test_unlike_texts_of_many_pairs_stay_unlike(tmp_path, streamed):
     """Hashes of a byte or two would not tell so many apart."""
     texts = [f"text number {row}" for row in range(1400)]

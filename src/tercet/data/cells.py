@@ -23,9 +23,19 @@ def is_picture(value: Any) -> bool:
     )  # fmt: skip
 
 
+def holds_picture(value: Any) -> bool:
+    """Whether a cell holds an image itself, or what `datasets` writes of one that is in a file: a path and no bytes."""
+    return is_picture(value) or (isinstance(value, dict) and {"bytes", "path"} <= value.keys())
+
+
 def unwrapped(value: Any) -> Any:
     """What `datasets` puts around an image: its bytes, otherwise its path; any other value as it is."""
     return value.get("bytes") or value.get("path") if isinstance(value, dict) else value
+
+
+def spelt(value: Any) -> Any:
+    """What is written in a cell: of an image that is in the table the path beside it, None where it has none."""
+    return value.get("path") if isinstance(value, dict) else None if is_picture(value) else value
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Item:
 
     def __call__(self, value: Any, row: int) -> Any:
         """The item of a row's cell."""
-        if self.kind == "text" and isinstance(value, (dict, list, bytes)):
+        if self.kind == "text" and (isinstance(value, (dict, list)) or is_picture(value)):
             raise DataError(
                 f"{self.rows.source}, {self.rows.place(row)}: {self.column!r} holds a {type(value).__name__}; allowed "
                 "are text and numbers."
@@ -60,9 +70,8 @@ class Name:
 
     def __call__(self, value: Any, row: int) -> str:
         """The name of a row's cell."""
-        if isinstance(value, dict):
-            value = value.get("path")
-        return shorten(value) if isinstance(value, str) and value.strip() else self.place(row)
+        word = spelt(value)
+        return shorten(word) if isinstance(word, str) and word.strip() else self.place(row)
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,7 @@ def _free(table: Table, wishes: Wishes, label: str | None) -> tuple[str, ...]:
     free = wishes.columns or tuple(
         name
         for name in table.columns
-        if name not in (label, *table.lists) and (label or name not in _named(table, LABELS))
+        if name not in (label, *table.lists, *table.held) and (label or name not in _named(table, LABELS))
     )
     if not free:
         for name in table.columns:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tercet.data.cells import Item, Name, RowName, is_picture
+from tercet.data.cells import Item, Name, RowName, holds_picture
 from tercet.data.columns import PATHS, Layout, find_label, find_layout, holds_tuples
 from tercet.data.kept import folder_of, new_folder
 from tercet.data.label_column import as_labels, joined_counts, read_codes, refuse_odd_lists, shifted, write_codes
@@ -144,13 +144,15 @@ def _holds_bytes(path: Path) -> bool:
 def _is_binary(kind: Any) -> bool:
     if pa.types.is_struct(kind):  # how datasets stores an image: {bytes, path}
         return any(kind.field(place).name == "bytes" for place in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if pa.types.is_dictionary(kind):
+        return _is_binary(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _find_layout(rows: Rows, wishes: Wishes) -> Layout:
     """What the columns mean, from the first rows; a column of images themselves holds the items."""
     head = {name: rows.take(range(min(HEAD, len(rows))), name) for name in rows.columns}
-    pictures = [name for name, values in head.items() if any(is_picture(value) for value in values)]
+    pictures = [name for name, values in head.items() if any(holds_picture(value) for value in values)]
     plain = {name: _plain_column(values) for name, values in head.items() if name not in pictures}
     lists = {
         name: list_column(head[name], lambda row: f"{rows.source}, {rows.place(row)}", name)

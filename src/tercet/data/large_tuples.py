@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tercet.data.cells import Item, Name, is_picture, unwrapped
+from tercet.data.cells import Item, Name, is_picture, spelt, unwrapped
 from tercet.data.columns import Layout
 from tercet.data.lazy import BLOCK, LazyItems, Rows
 from tercet.data.records import Records, content_of, hash_of, shorten
@@ -75,9 +76,14 @@ class _Cells:
     def name(self, value: Any, number: int) -> str:
         """What the item is called: a file by its path as it is written, a text by its start, an image by its row."""
         if is_picture(value):
-            return Name(self.rows.place)(value, number // len(self.names))
+            return Name(partial(self._place, number % len(self.names)))(value, number // len(self.names))
         text = self.text(unwrapped(value), number)
         return text if self._is_image(number) else shorten(text)
+
+    def _place(self, side: int, row: int) -> str:
+        """Where an image is: its row, and its column where there are several of images."""
+        place = self.rows.place(row)
+        return f"{place}, {self.names[side]}" if self.kinds.count("image") > 1 else place
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of cells of one kind: where each item is first, which item each cell holds, and which are missing files."""
@@ -178,7 +184,7 @@ class _Part(Table):
 def parts(rows: Rows, column: str) -> Iterator[Table]:
     """A column in tables of some rows, one after the other."""
     for start in range(0, len(rows), BLOCK):
-        values = rows.take(np.arange(start, min(start + BLOCK, len(rows))), column)
+        values = [spelt(value) for value in rows.take(np.arange(start, min(start + BLOCK, len(rows))), column)]
         if all(isinstance(value, bool) or value is None for value in values):
             plain = pa.array(values, pa.bool_())
         else:

@@ -264,5 +264,7 @@ def content_of(kind: str, item: Any) -> bytes:
         return Path(item).read_bytes() if kind == "image" else item.encode()
     if isinstance(item, bytes):
         return item
+    if getattr(item, "mode", None) in ("P", "PA"):
+        item = item.convert("RGBA")  # of Pillow's palettes the pixels are only the numbers of colours
     array = np.ascontiguousarray(np.asarray(item))
     return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()

@@ -302,7 +302,7 @@ class DatasetRows:
     """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset, self.source = dataset, type(dataset).__name__
+        self.dataset, self.source = _unformatted(dataset), type(dataset).__name__
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -333,6 +333,12 @@ class DatasetRows:
         feature = (getattr(self.dataset, "features", None) or {}).get(column)
         inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
         return getattr(feature, "names", None) or getattr(inner, "names", None)
+
+
+def _unformatted(dataset: Any) -> Any:
+    """A `datasets.Dataset` that gives plain Python objects, not tensors or the like; with a transform as it is."""
+    form = getattr(dataset, "format", None)
+    return dataset.with_format(None) if isinstance(form, dict) and form.get("type") != "custom" else dataset
 
 
 def _named(code: Any, names: Sequence[str]) -> Any:

@@ -33,6 +33,8 @@ class Table:
     """Line of each row in the file, where it is known (JSON lines)."""
     lists: Mapping[str, Any] = field(default_factory=dict)
     """The columns that hold lists, as Arrow arrays of lists: of labels, as nothing else can be one."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """The columns that hold bytes or structures, which are no items here, each with what it holds."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -55,7 +57,15 @@ class Table:
         return ", ".join(self.columns)
 
     def refuse_list(self, name: str) -> None:
-        """Raise DataError where a column that is to hold items holds lists; the message names the first."""
+        """Raise DataError where a column that is to hold items holds lists, bytes or structures.
+
+        The message names the first list.
+        """
+        if name in self.held:
+            raise DataError(
+                f"{self.source}: {name!r} holds {self.held[name]}; allowed are text and numbers. Images themselves are "
+                "read from a Parquet file or a datasets.Dataset."
+            )
         if name in self.lists:
             cells = zip(self.lists[name].to_pylist(), self.texts(name), strict=True)  # some may stand alone
             row = next((row for row, (cell, text) in enumerate(cells) if cell not in (None, [text])), 0)
@@ -282,7 +292,16 @@ def _load_parquet(path: Path, source: str) -> Table:
 def _arrow_table(source: str, columns: dict[str, Any]) -> Table:
     lists = {name: column for name, column in columns.items() if is_list(column.type)}
     plain = {name: _plain_column(column, name, source) for name, column in columns.items()}
-    return Table(source, plain, lists=lists)
+    held = {name: words for name, column in columns.items() if (words := _held(column.type)) is not None}
+    return Table(source, plain, lists=lists, held=held)
+
+
+def _held(kind: Any) -> str | None:
+    """What a column of a type that holds neither words nor numbers nor lists holds."""
+    if pa.types.is_struct(kind) or pa.types.is_map(kind):
+        return "structures"
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return "bytes" if is_bytes else None
 
 
 def decoded(values: Any, name: str, source: str) -> Any:
@@ -291,6 +310,8 @@ def decoded(values: Any, name: str, source: str) -> Any:
     Raises:
         DataError: a value is none that Python has; the message names the source and the column.
     """
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
     kind = values.type
     nested = pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind)
     if nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
