@@ -736,7 +736,9 @@ def captions(folder, count=24):
     paths = [images[row * 5 % 11] for row in range(count)]
     return {
         "image": ["./" + paths[0], *paths[1:]],
-        "caption": [f"what is in picture {row % 13}" for row in range(count)],
+        "caption": [
+            f"what is in picture {row % 13}, in words too many to be a name as a whole" for row in range(count)
+        ],
     }
 
 
@@ -762,6 +764,46 @@ def test_pairs_of_two_kinds_equal_those_that_are_read_at_once(tmp_path, request,
         assert (one.kind, list(one.items), list(one.names)) == (other.kind, list(other.items), list(other.names))
         assert isinstance(one.items, LazyItems)
         assert isinstance(one.as_side(side, ("image", "caption")).items.values[side], LazyItems)
+
+
+def test_of_triplets_that_nothing_can_satisfy_and_missing_images_each_is_left_out(tmp_path, request):
+    """Items that only such triplets use are gone before the missing ones are, and those after them count anew."""
+    a, b, c, d, e = (str(path) for path in sorted(write_images(tmp_path / "faces", range(1), 5).rglob("*.png")))
+    columns = {"anchor": [a, c, c, d], "positive": [b, d, d, e], "negative": [a, e, "gone.png", e]}
+    path = write(tmp_path / "data.jsonl", columns)
+    whole = read(path)
+    reason = "the negative is the anchor or the positive itself"
+    told = [("line 1", reason), ("line 4", reason), ("gone.png", "no such file")]
+    assert [(one.name, one.reason) for one in whole.skipped] == told
+    assert (list(whole.items), whole.tuples.tolist()) == ([c, d, e], [[0, 1, 2]])
+    request.getfixturevalue("streamed")
+    assert_equal_tuples(read(path), whole)
+
+
+def test_images_on_the_right_are_left_out_with_their_pairs_too(tmp_path, request, monkeypatch):
+    """Paths start from the current folder as well."""
+    columns = captions(tmp_path)
+    (tmp_path / columns["image"][3]).unlink()
+    (tmp_path / "tables").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "tables" / "data.jsonl", {"said": columns["caption"], "seen": columns["image"]})
+    options = {"form": "pairs", "columns": ("said", "seen")}
+    whole = read(path, **options)
+    request.getfixturevalue("streamed")
+    large = read(path, **options)
+    assert large.items.kinds == ("text", "image")
+    assert [one.name for one in large.skipped] == [columns["image"][3]]
+    assert_equal_tuples(large, whole)
+
+
+def test_an_image_that_is_missing_in_many_rows_is_missing_once(tmp_path, streamed):
+    """It is in as many rows as there are items, and not all items are missing."""
+    write_images(tmp_path / "faces", range(1), 1)
+    here = str(next(tmp_path.rglob("*.png")))
+    columns = {"image": ["gone.png"] * 3 + [here], "caption": ["a picture"] * 4}
+    records = read(write(tmp_path / "data.jsonl", columns))
+    assert [one.name for one in records.skipped] == ["gone.png"]
+    assert list(records.items.values[0]) == [here]
 
 
 def test_two_towers_of_large_pairs_in_shards_and_datasets(tmp_path):
@@ -899,6 +941,16 @@ def test_images_in_a_data_frame_are_no_texts(cell, named):
         with pytest.raises(DataError, match=message):
             read(given)
     assert list(read(frame).items) == ["a", "b", "c", "d"]
+
+
+def test_what_is_meant_of_a_table_with_images_can_be_said(tmp_path):
+    image = next(write_images(tmp_path / "faces", range(1), 1).rglob("*.png")).read_bytes()
+    columns = {"picture": [None, image, image], "caption": ["one", "two", "three"], "label": ["x", "y", "x"]}
+    path = write(tmp_path / "data.parquet", columns)
+    assert (read(path).kind, list(read(path).items)) == ("image", ["", image, image])
+    assert (read(path, kind="text").kind, list(read(path, kind="text").items)) == ("text", columns["caption"])
+    with pytest.raises(DataError, match=r"no column 'pictures' .*are picture, caption, label\. Did you mean 'picture'"):
+        read(path, columns=("pictures",))
 
 
 def test_decoded_images_are_no_texts(datasets, tmp_path):
@@ -1164,15 +1216,20 @@ def test_items_in_order_of_their_cells_take_little_memory():
         assert most < 46 * len(cells)
 
 
-def test_prompts_of_large_pairs_are_put_before_texts_when_they_are_read(tmp_path, request):
-    path = write(tmp_path / "data.parquet", tuples_of("pairs", [f"text number {row}" for row in range(12)]))
+@pytest.mark.parametrize("form", ["pairs", "triplets"])
+def test_prompts_of_large_pairs_are_put_before_texts_when_they_are_read(tmp_path, request, form):
+    path = write(tmp_path / "data.parquet", tuples_of(form, [f"text number {row}" for row in range(12)]))
     options = TextOptions(query_prompt="q: ", document_prompt="d: ")
     whole = prompted(read(path), options)
     request.getfixturevalue("streamed")
     records = read(path)
     large = prompted(records, options)
     assert isinstance(large.items, LazyItems)
+    assert isinstance(whole.items, list)
     assert_equal_tuples(large, whole)
+    for place, prompt in enumerate(["q: ", "d: ", "d: "][: records.tuples.shape[1]]):
+        texts = records.items.take(records.tuples[:, place])
+        assert large.items.take(large.tuples[:, place]) == [prompt + text for text in texts]
     assert list(pickle.loads(pickle.dumps(large.items))) == list(whole.items)
     for role in ("query", "document"):
         assert list(in_role(records.items, options, role)) == [f"{role[0]}: {text}" for text in records.items]

@@ -17,7 +17,7 @@ from tercet.data import read
 from tercet.data.augmentation import draw
 from tercet.data.loaders import make_loader
 from tercet.data.options import Augmentation
-from tercet.data.sides import Sided, TwoSides
+from tercet.data.sides import Sided, SidedItems, TwoSides
 from tercet.encoders.build import build, prepare
 from tercet.encoders.options import ImageOptions, TextOptions, TowersOptions
 from tercet.errors import DataError, InputError, TercetWarning
@@ -141,6 +141,20 @@ def made(captioned):
     options, assets = prepare(TINY, records)
     torch.manual_seed(0)
     return records, options, build(options, assets), make_loader(options, records.items)
+
+
+def test_items_of_two_sides_are_a_sequence_left_ones_first():
+    items = SidedItems(("image", "text"), (["0.png", "1.png"], ["a", "b", "c"]))
+    whole = [(0, "image", "0.png"), (0, "image", "1.png"), (1, "text", "a"), (1, "text", "b"), (1, "text", "c")]
+    assert list(items) == whole == [items[place] for place in range(5)] == items[:]
+    assert (items[-1], items[-5], items[1:4]) == (whole[-1], whole[0], whole[1:4])
+    for place in (5, -6):
+        with pytest.raises(IndexError):
+            items[place]
+    assert list(items.pick(np.array([1, 3, 2]))) == [whole[1], whole[3], whole[2]]
+    assert items.pick(np.array([4])).kinds_held == {"text"}
+    with pytest.raises(InputError, match="hold a left item after a right one; put the left ones first"):
+        items.pick(np.array([0, 2, 1]))
 
 
 def test_a_batch_holds_the_left_side_first(captioned):

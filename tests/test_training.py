@@ -23,7 +23,7 @@ from tercet.data.readers import read
 from tercet.encoders.options import ImageOptions
 from tercet.errors import ConfigError, DataError, InputError, RunError, TercetWarning, TrainingError
 from tercet.training.folder.checkpoint import Progress
-from tercet.training.folder.fingerprints import hash_of_all
+from tercet.training.folder.fingerprints import changed_data, hash_of_all, read_fingerprints, write_fingerprints
 from tercet.training.folder.history import read_history
 from tercet.training.loop import Training, _keep_best
 
@@ -227,6 +227,8 @@ def test_all_that_is_known_of_the_data_counts_for_whether_it_is_the_same():
             (labelled, known), (labelled, known[::-1]),
             (dataclasses.replace(labelled, labels=1 - labelled.labels), known),
             (dataclasses.replace(labelled, classes=("x", "z")), known),
+            (dataclasses.replace(labelled, classes=("x", "xy")), known),
+            (dataclasses.replace(labelled, classes=("xx", "y")), known),
             (dataclasses.replace(labelled, forged=known == 2), known), (paired, known),
             (dataclasses.replace(paired, tuples=known.reshape(2, 3)), known),
             (dataclasses.replace(paired, tuples=known[::-1].reshape(3, 2)), known), (marked, known),
@@ -238,6 +240,16 @@ def test_all_that_is_known_of_the_data_counts_for_whether_it_is_the_same():
     ]  # fmt: skip
     assert len(set(different)) == len(different)
     assert hash_of_all(labelled, known) == different[0]
+
+
+def test_fingerprints_tell_which_data_has_changed_and_nothing_of_its_order(tmp_path):
+    known, whole = np.array([3, -1, 2]), {"training": bytes(range(16)), "validation": bytes(16)}
+    write_fingerprints(tmp_path, known)
+    assert read_fingerprints(tmp_path).tolist() == [-1, 2, 3]
+    assert changed_data(tmp_path, whole) == ["training", "validation"]
+    write_fingerprints(tmp_path, known, whole)
+    assert changed_data(tmp_path, whole) == []
+    assert changed_data(tmp_path, whole | {"validation": bytes(range(16))}) == ["validation"]
 
 
 def test_settings_of_the_wrong_type_are_refused_before_anything_is_done(images, tmp_path):
