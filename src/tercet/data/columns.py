@@ -80,7 +80,7 @@ def find_layout(table: Table, wishes: Wishes) -> Layout:
     """
     found = _find_layout(table, wishes)
     for name in found.columns:
-        table.refuse_list(name)
+        table.check_plain(name)
     return found
 
 
@@ -257,7 +257,7 @@ def _free(table: Table, wishes: Wishes, label: str | None) -> tuple[str, ...]:
     if not free:
         for name in table.columns:
             if name != label:
-                table.refuse_list(name)
+                table.check_plain(name)
         raise DataError(f"{table.source} holds nothing but the labels in {label!r}.")
     return free
 

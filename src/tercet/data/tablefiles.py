@@ -56,7 +56,7 @@ class Table:
         """The columns, for messages."""
         return ", ".join(self.columns)
 
-    def refuse_list(self, name: str) -> None:
+    def check_plain(self, name: str) -> None:
         """Raise DataError where a column that is to hold items holds lists, bytes or structures.
 
         The message names the first list.

@@ -105,7 +105,10 @@ def kept_groups(groups: Sequence[Any] | None, records: Records, left: Records) -
     if groups is None:
         return None
     if len(groups) != len(records):
-        raise InputError(f"there are {len(records):,} items and {len(groups):,} groups; each item needs one, or None.")
+        of_rows = "" if records.tuples is None else f" A column of {records.source} says nothing of the items of a row."
+        raise InputError(
+            f"there are {len(records):,} items and {len(groups):,} groups; each item needs one, or None.{of_rows}"
+        )
     gone = {one.name for one in left.skipped} if len(left) < len(records) else set()
     return [group for group, name in zip(groups, records.names, strict=True) if name not in gone]
 
