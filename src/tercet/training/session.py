@@ -101,17 +101,14 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     home = folder if resuming and (folder / START_WEIGHTS).exists() else None
     _check_before_reading(request, resuming, home, ranks)
     train_records, held_records = read_data(request, reporter)
-    if ranks.size > 1 and train_records.kind == SIDES:
-        raise InputError(
-            f"two towers are trained by one process, and there are {ranks.size}; start it without torchrun."
-        )
+    _check_alone(train_records, ranks)
     model = _make_model(request, train_records, local_device(request.training.device, ranks), home)
     train_records, held_records = (prompted(one, model.options) for one in (train_records, held_records))
     loss = _make_loss(request, train_records.form)
     config = _complete(request, loss, model, train_records, held_records.form)
     check_loss(loss, config, train_records, held_records)
     _check_prefixes(config, loss)
-    _check_towers(config, ranks)
+    _check_colours(config)
     if resuming and first:
         _check_same(config, read_config(folder / "config.toml"), folder)
         check_start(loss, folder)
@@ -121,13 +118,8 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     train, held = (dataclasses.replace(one, loader=tokenised(one.loader, model.encoder)) for one in (train, held))
     look(train.loader, reporter, "training")
     look(held.loader, reporter, "validation")
-    known = train.records.fingerprints()
-    of_held = held.records.fingerprints()
-    whole = {"training": hash_of_all(train.records, known), "validation": hash_of_all(held.records, of_held)}
+    known, whole = _identified(train.records, held.records, reporter)
     check_same(config, b"".join(whole.values()).hex(), ranks)
-    warn_of_duplicates(known, held.records, of_held, "validation", reporter)
-    if train.records.form == "items":
-        warn_of_copies(known, reporter)
     check_views(config, model, train)
     if resuming and first:
         _check_same_data(whole, folder)
@@ -157,6 +149,15 @@ def run_session(request: Request, folder: Path, resume: bool, reporter: Reporter
     return outcome
 
 
+def _identified(train: Records, held: Records, reporter: Reporter) -> tuple[np.ndarray, dict[str, bytes]]:
+    """The fingerprints of what is trained on, and a hash of either set; said is what occurs in both, or twice."""
+    known, of_held = train.fingerprints(), held.fingerprints()
+    warn_of_duplicates(known, held, of_held, "validation", reporter)
+    if train.form == "items":
+        warn_of_copies(known, reporter)
+    return known, {"training": hash_of_all(train, known), "validation": hash_of_all(held, of_held)}
+
+
 def _conclude(
     config: Config, model: Model, train: Readable, held: Readable, vectors: np.ndarray, outcome: Outcome,
     before: str | None, folder: Path, reporter: Reporter, ranks: Ranks,
@@ -173,11 +174,13 @@ def _conclude(
     files.write_json(folder / "summary.json", _summary(config, model, train, held, outcome, reporter, ranks))
 
 
-def _check_towers(config: Config, ranks: Ranks) -> None:
-    towers = getattr(config.encoder, "towers", (config.encoder,))
-    if ranks.size > 1 and len(towers) > 1:
+def _check_alone(records: Records, ranks: Ranks) -> None:
+    if ranks.size > 1 and records.kind == SIDES:
         raise InputError(f"two towers are trained by one process, and these are {ranks.size}; start without torchrun.")
-    for tower in towers:
+
+
+def _check_colours(config: Config) -> None:
+    for tower in getattr(config.encoder, "towers", (config.encoder,)):
         check_channels(config.augmentation, getattr(tower, "channels", None))
 
 
