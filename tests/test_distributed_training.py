@@ -471,7 +471,7 @@ def faults(work, trained):
         ("full", 2, "error: could not write: no space left on device."),
         ("settings", 2, "rank 1 was given other settings than rank 0: margin = 0.2 instead of margin = 0.1. Give all"),
         ("data", 2, "rank 1 has read other training or validation data than rank 0"),
-        ("not finite", 2, "training cannot go on. The last checkpoint is unharmed"),
+        ("not finite", 2, "training cannot go on. Earlier checkpoints, if any, are unharmed"),
         ("in the way", 2, "exists already. Go on with it by adding --resume"),
         ("stopped", 130, "interrupted after 6 steps"),
         ("resumed", 0, "going on from step 6"),

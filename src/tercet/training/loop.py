@@ -396,14 +396,14 @@ def _check_size(vectors: np.ndarray, step: int) -> None:
     largest = float(np.abs(vectors).max(initial=0.0))
     if math.isnan(largest):
         raise TrainingError(
-            f"at step {step} the embeddings of the validation data are no longer numbers: training explodes. The last "
-            "checkpoint is unharmed. Try a smaller --learning-rate."
+            f"at step {step} the embeddings of the validation data are no longer numbers: training explodes. Earlier "
+            "checkpoints, if any, are unharmed. Try a smaller --learning-rate."
         )
     if largest >= LARGEST:
         raise TrainingError(
             f"at step {step} the largest number in an embedding of the validation data is {largest:g}, and beyond "
-            f"{LARGEST:g} distances cannot be computed: training explodes. The last checkpoint is unharmed. Try a "
-            "smaller --learning-rate, or embeddings of length 1 (the encoder's normalize)."
+            f"{LARGEST:g} distances cannot be computed: training explodes. Earlier checkpoints, if any, are unharmed. "
+            "Try a smaller --learning-rate, or embeddings of length 1 (the encoder's normalize)."
         )
 
 

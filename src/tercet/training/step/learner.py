@@ -187,6 +187,6 @@ def _check_finite(value: Tensor, gradient_norm: Tensor, step: int) -> None:
     if not (torch.isfinite(value) and torch.isfinite(gradient_norm)):
         raise NotFinite(
             f"at step {step + 1} the loss is {float(value.detach()):g} and the gradient's norm "
-            f"{float(gradient_norm):g}: training cannot go on. The last checkpoint is unharmed. Try a smaller "
-            "--learning-rate, or look for extreme values in the data."
+            f"{float(gradient_norm):g}: training cannot go on. Earlier checkpoints, if any, are unharmed. Try a "
+            "smaller --learning-rate, or look for extreme values in the data."
         )
