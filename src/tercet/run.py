@@ -29,7 +29,7 @@ from tercet.evaluation import Evaluation, Pairs, errors_at
 from tercet.evaluation.probability import at_prior
 from tercet.index import Index
 from tercet.index.embedding import Embedding, embed_to_shards
-from tercet.index.shards import open_shards, write_shards
+from tercet.index.shards import open_shards, side_of, write_shards
 from tercet.mining.options import MiningOptions
 from tercet.neighbors.quantised import VECTORS
 from tercet.training.assessment.assessment import Asked, pairs_of
@@ -246,8 +246,7 @@ class Run:
         records = readable.records
         vectors = self.model.encode(readable.loader, np.arange(len(records)), reporter)
         labels = records.label_names()
-        of_side = records.columns[records.items.sides[0]] if records.kind == SIDES else side
-        return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, of_side)
+        return EmbeddedRecords(vectors, list(records.names), labels, records.skipped, side_of(records) or side)
 
     def embed_to(
         self, data: Any, out: str | Path, *, shard_rows: int = 100_000, vectors: str = "float32", resume: bool = False,

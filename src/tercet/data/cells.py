@@ -11,6 +11,7 @@ import numpy as np
 from tercet.data.lazy import Rows
 from tercet.data.records import shorten
 from tercet.data.tablefiles import as_text
+from tercet.data.tables import find_files
 from tercet.errors import DataError
 
 
@@ -57,9 +58,7 @@ class Item:
         value = unwrapped(value)
         if self.kind == "text" or not isinstance(value, str) or not value.strip():
             return "" if value is None else value if is_picture(value) else str(as_text(value) or "")
-        return str(
-            next((folder / value for folder in self.folders if (folder / value).is_file()), self.folders[0] / value)
-        )
+        return find_files([value], self.folders)[0][0]
 
 
 @dataclass(frozen=True)

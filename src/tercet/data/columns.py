@@ -61,10 +61,13 @@ class Layout:
         both = (f"{kind}s in {name!r}" for kind, name in zip(self.kinds, self.columns, strict=True))
         return f"pairs of {' with '.join(both)}"
 
-    def unused(self, columns: Iterable[str]) -> list[str]:
-        """Those of a table's columns that mean nothing here."""
+    def beside(self, columns: Iterable[str]) -> str:
+        """What a table's columns are besides items and labels, in words: marks of forgeries, left out, not used."""
         gone = {name for name, _ in self.left_out}
-        return [name for name in columns if name not in (*self.columns, *gone, self.label, self.forged)]
+        unused = [name for name in columns if name not in (*self.columns, *gone, self.label, self.forged)]
+        forged = f", forgeries marked in {self.forged!r}" if self.forged else ""
+        left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in self.left_out)
+        return forged + left_out + (f"; not used: {', '.join(unused)}" if unused else "")
 
 
 def holds_tuples(table: Table, wishes: Wishes) -> bool:

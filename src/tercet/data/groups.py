@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tercet.data.large_tables import is_streamed, load_columns
+from tercet.data.large_tables import is_table, load_columns
 from tercet.data.records import Records
-from tercet.data.wishes import TABLE_SUFFIXES
 from tercet.errors import DataError, InputError
 
 
@@ -36,7 +35,7 @@ def read_column(source: Any, column: str, records: Records, option: str) -> list
         option: that named the column.
     """
     path = Path(source) if isinstance(source, str | Path) else None
-    if path is None or not (is_streamed(path) or path.suffix.lower() in TABLE_SUFFIXES):
+    if path is None or not is_table(path):
         raise InputError(
             f"{option} names a column of a table, and {records.source} is none."
             + (" From Python give groups, a value for each item." if option == "--group" else "")

@@ -51,6 +51,11 @@ def is_streamed(path: Path) -> bool:
     return path.stat().st_size >= STREAMED_FROM or (suffix == ".parquet" and _holds_bytes(path))
 
 
+def is_table(path: Path) -> bool:
+    """Whether a path is a table, in a file or in shards."""
+    return path.suffix.lower() in TABLE_SUFFIXES or is_streamed(path)
+
+
 def read_large_table(path: Path, source: str, wishes: Wishes) -> Records:
     """Records whose items are read when they are asked for.
 
@@ -124,11 +129,8 @@ def read_dataset_rows(dataset: Any, wishes: Wishes) -> Records:
 def _meaning(rows: Rows, layout: Layout) -> str:
     labels = f"labels in {layout.label!r}, " if layout.form == "labels" else ""
     held = "items" if layout.form in ("labels", "items") else layout.form.replace("-", " ")
-    forged = f", forgeries marked in {layout.forged!r}" if layout.forged else ""
-    left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in layout.left_out)
-    unused = layout.unused(rows.columns)
     meant = layout.pairing() if layout.kind == SIDES else f"{labels}{held} in {', '.join(map(repr, layout.columns))}"
-    return f", {meant}{forged}{left_out}{'; not used: ' + ', '.join(unused) if unused else ''}"
+    return f", {meant}{layout.beside(rows.columns)}"
 
 
 def _holds_bytes(path: Path) -> bool:

@@ -168,16 +168,15 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return np.concatenate(found) if found else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Part(Table):
     """Some rows of a column, which are where they are in the large table."""
 
-    rows: Rows | None = None
-    start: int = 0
+    rows: Rows
+    start: int
 
     def place(self, row: int) -> str:
         """Where a row is."""
-        assert self.rows is not None
         return self.rows.place(self.start + row)
 
 

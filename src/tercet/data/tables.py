@@ -70,19 +70,16 @@ def refuse_idle(layout: Layout, wishes: Wishes, source: str) -> None:
 
 def _meaning(table: Table, layout: Layout) -> str:
     """Which columns mean what, said aloud."""
+    beside = layout.beside(table.columns)
     if layout.kind == SIDES:
-        unused = layout.unused(table.columns)
-        return f", {layout.pairing()}" + (f"; not used: {', '.join(unused)}" if unused else "")
+        return f", {layout.pairing()}{beside}"
     named = (layout.label,) if layout.form == "labels" else layout.columns
     meant = f", {layout.form.replace('-', ' ')} in {', '.join(map(repr, named))}"
     if layout.kind == "tabular" and set(layout.kinds) != {"number"}:
         meant += f"; features: {'; '.join(_of_a_kind(layout, kind) for kind in dict.fromkeys(layout.kinds))}"
     elif len(named) > 3:
         meant = f", {len(named)} columns of features"
-    unused = layout.unused(table.columns)
-    meant += f", forgeries marked in {layout.forged!r}" if layout.forged else ""
-    left_out = "".join(f"; left out: {name!r}, {reason}" for name, reason in layout.left_out)
-    return meant + left_out + (f"; not used: {', '.join(unused)}" if unused else "")
+    return meant + beside
 
 
 def _of_a_kind(layout: Layout, kind: str) -> str:
@@ -314,11 +311,14 @@ def _with_forged(records: Records, forged: np.ndarray, table: Table) -> Records:
 
 
 def find_files(values: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[int]]:
-    """The file that each path means, looked for in the folders in turn, and the places not found."""
+    """The file that each path means, looked for in the folders in turn, and the places not found.
+
+    What is not found would be in the first folder.
+    """
     paths, missing = [], []
     for place, value in enumerate(values):
         found = next((folder / value for folder in folders if (folder / value).is_file()), None)
-        paths.append(str(found or value))
+        paths.append(str(found or folders[0] / value))
         if found is None:
             missing.append(place)
     return paths, missing

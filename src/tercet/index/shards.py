@@ -263,4 +263,4 @@ def _no_rows(records: Records) -> Any:
 
 def side_of(records: Records) -> str | None:
     """Of two towers, the name of the side that all of these are of."""
-    return records.columns[records.items.sides[0]] if records.kind == SIDES else None
+    return records.columns[records.items[0].side] if records.kind == SIDES else None

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tercet.data.large_tables import is_streamed
+from tercet.data.large_tables import is_table as is_table_at
 from tercet.data.layouts import LAYOUTS, find_layout
 from tercet.data.readers import read
 from tercet.data.records import Records
 from tercet.data.split import hold_out
 from tercet.data.tablefiles import is_frame
-from tercet.data.wishes import ALIKE, LABELLED, TABLE_SUFFIXES
+from tercet.data.wishes import ALIKE, LABELLED
 from tercet.errors import DataError, InputError
 from tercet.training.batches.views import as_items
 from tercet.training.config import DataOptions
@@ -125,8 +125,7 @@ def kinds_of(records: Records) -> dict[str, Any]:
 def is_table(source: Any) -> bool:
     """Whether a source has columns: a table in a file, in shards, or of Python."""
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        return is_streamed(path) or path.suffix.lower() in TABLE_SUFFIXES
+        return is_table_at(Path(source))
     return is_frame(source) or hasattr(source, "column_names")
 
 

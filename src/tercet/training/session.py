@@ -179,8 +179,13 @@ def _check_alone(records: Records, ranks: Ranks) -> None:
         raise InputError(f"two towers are trained by one process, and these are {ranks.size}; start without torchrun.")
 
 
+def _towers(options: EncoderOptions) -> tuple[Any, ...]:
+    """The options of both encoders of two towers, or those of the only one."""
+    return getattr(options, "towers", (options,))
+
+
 def _check_colours(config: Config) -> None:
-    for tower in getattr(config.encoder, "towers", (config.encoder,)):
+    for tower in _towers(config.encoder):
         check_channels(config.augmentation, getattr(tower, "channels", None))
 
 
@@ -354,7 +359,7 @@ def _check_before_reading(request: Request, resuming: bool, home: Path | None, r
 
 def _check_weights(request: Request) -> None:
     for options in request.encoders.values():
-        for tower in getattr(options, "towers", (options,)):
+        for tower in _towers(options):
             weights = getattr(tower, "weights", None)
             if weights is not None and not str(weights).startswith("timm:"):
                 check_weights(weights)
@@ -389,7 +394,7 @@ def _complete(request: Request, loss: Loss, model: Model, records: Records, held
     if training.steps is None and training.epochs is None:
         training = dataclasses.replace(training, steps=DEFAULT_STEPS)
     if training.learning_rate is None:
-        towers = getattr(model.options, "towers", (model.options,))
+        towers = _towers(model.options)
         tuned = any(getattr(one, "weights", None) and not getattr(one, "frozen", False) for one in towers)
         training = dataclasses.replace(training, learning_rate=DEFAULT_TUNING_RATE if tuned else DEFAULT_RATE)
     if training.selection is None:

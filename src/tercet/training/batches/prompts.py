@@ -54,8 +54,7 @@ def in_role(items: Sequence[str], options: Any, role: str | None) -> Sequence[st
     """
     if not isinstance(items, LazyItems):
         return with_prompt(items, options, role)
-    with_prompt([], options, role)
-    return LazyItems(_Twice(items), "", _Prompted(options), 2 * np.arange(len(items)) + ROLES.index(str(role)))
+    return LazyItems(_Twice(items), "", _Prompted(options), 2 * np.arange(len(items)) + _role_number(role))
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,18 @@ def with_prompt(texts: Sequence[str], options: Any, role: str | None) -> list[st
     Raises:
         InputError: no role is given, or there is none of that name.
     """
+    prompt = (options.query_prompt, options.document_prompt)[_role_number(role)] or ""
+    return [prompt + text for text in texts]
+
+
+def _role_number(role: str | None) -> int:
     if role is None:
         raise InputError(
             "this run was trained with a prompt for queries and one for documents; say which these are: --side query "
             "or --side document."
         )
     check_choice("side", role, ROLES)
-    prompt = (options.query_prompt if role == ROLES[0] else options.document_prompt) or ""
-    return [prompt + text for text in texts]
+    return ROLES.index(role)
 
 
 def column_of(data: Any, side: str, given: Mapping[str, Any]) -> dict[str, Any]:
